@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the columns promise each other. `node.py` fills these seams; nothing else joins two columns."""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Protocol
+
+from shieldwall.core.event import Event
+from shieldwall.core.verdict import Decision, Finding, Verdict
+
+__all__ = ["Bus", "Detector", "Journal", "Policy", "Recorded", "Share", "StreamJudge"]
+
+
+class StreamJudge(Protocol):
+    """Judges one field whose bytes arrive in pieces.
+
+    Findings are a pure function of the field's bytes: any cutting of the same bytes gives the same set.
+    """
+
+    def feed(self, data: bytes) -> tuple[int, Sequence[Finding]]:
+        """Take the next bytes of the field (UTF-8, cut anywhere).
+
+        Returns:
+            How many bytes of the field, counted from its start, may leave now; and what was newly found.
+        """
+
+    def end(self) -> Sequence[Finding]:
+        """The field is over: what was still found. All of it may leave now."""
+
+
+class Detector(Protocol):
+    """Finds things in an event. Has no side effects and keeps nothing of the event."""
+
+    def judge(self, event: Event) -> list[Finding]:
+        """Findings of all segments, in order of segment, then of span."""
+
+    def stream(self, event: Event) -> StreamJudge:
+        """Judge of one field that is still arriving; `event` holds one segment that says which, its text empty."""
+
+
+class Policy(Protocol):
+    """Turns findings into an action."""
+
+    def decide(self, event: Event, findings: Sequence[Finding]) -> Decision:
+        """The strictest action any rule of the policy asks for, and which rule that was."""
+
+
+class Recorded(Protocol):
+    """A promise of durability: await it in a loop, or wait for it in a thread."""
+
+    def __await__(self) -> Any:  # noqa: ANN401  a generator protocol, typed by its result below
+        """Wait until the entry is durable; gives its index. Raises JournalError when it never will be."""
+
+    def result(self, timeout: float | None = None) -> int:
+        """The same for a thread that has no loop. Raises TimeoutError."""
+
+
+class Journal(Protocol):
+    """Where decisions are recorded."""
+
+    def append(self, entry: bytes, opening: bytes = b"") -> Recorded:
+        """Take an entry and return at once; the result is its index, known once it is durable.
+
+        Args:
+            entry: Canonical bytes, at most 4 KiB: the leaf of the log.
+            opening: Kept beside the entry, not part of the leaf: what is needed to disclose its fields.
+
+        Raises:
+            Overloaded: Too much is waiting; nothing was written.
+            JournalError: The disk failed earlier; nothing was written.
+        """
+
+
+class Share(Protocol):
+    """Offers what was decided to others. Never blocks, never raises."""
+
+    def offer(self, event: Event, verdict: Verdict) -> None:
+        """Called once per verdict, after it was decided."""
+
+
+class Bus(Protocol):
+    """Carries small messages. A slow reader loses the oldest of them, never the writer's time."""
+
+    def publish(self, topic: str, message: bytes) -> None:
+        """Hand the message to whoever subscribes now."""
+
+    def subscribe(self, topic: str) -> AsyncIterator[bytes]:
+        """Messages published from now on."""
