@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The first tier: finds known wordings of attacks by rules, in one pass over every form of the text.
+
+`RuleDetector` runs a rule set over events. Whole texts and streams take the same path, `FieldJudge`; before it stands a
+filter for whole events that can only say "nothing here": all segments in which nothing is encoded are joined with NUL,
+which no pattern crosses, and searched at once.
+"""
+
+from collections.abc import Sequence
+
+from shieldwall.core.errors import SelfTestFailed
+from shieldwall.core.event import Event, Segment, Surface
+from shieldwall.core.text import Reader
+from shieldwall.core.verdict import Finding
+from shieldwall.detect.field import FieldJudge, has_spaced_letters
+from shieldwall.detect.hold import Scope
+from shieldwall.detect.matcher import Matcher
+from shieldwall.detect.phrase import SKELETON
+from shieldwall.detect.program import DELEET, Program
+from shieldwall.detect.rule import Rule
+from shieldwall.detect.rulefile import load_rules
+
+__all__ = ["SELFTEST_TEXT", "RuleDetector"]
+
+SELFTEST_TEXT = "SHIELDWALL-TEST-ATTACK-7f3a9c"
+"""Harmless text that the rule `shieldwall.injection.selftest.1` finds on every surface: try the whole path with it."""
+
+
+class RuleDetector:
+    """Implements `core.ports.Detector` with rules. Immutable; safe to share between threads."""
+
+    def __init__(self, rules: Sequence[Rule] | None = None, matcher_class: type[Matcher] | None = None) -> None:
+        """Compile the rules.
+
+        Args:
+            rules: What `load_rules` returned; None for the rules that come with the package.
+            matcher_class: The engine; None for the fastest that is installed.
+
+        Raises:
+            RuleError: A rule cannot be used; the message names it and the field.
+        """
+        self._program = Program(load_rules() if rules is None else rules, matcher_class or _fastest())
+        self._scopes = {surface: Scope(self._program, surface) for surface in Surface}
+
+    @property
+    def version(self) -> str:
+        """Short digest of the rule set, as findings carry it."""
+        return self._program.version
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """The rules, in the order they were given."""
+        return self._program.rules
+
+    def judge(self, event: Event) -> list[Finding]:
+        """See `Detector.judge`: findings in order of segment, then of span."""
+        suspects = self._suspects(event.segments)
+        return [finding for segment in suspects for finding in self._judge_segment(segment)]
+
+    def stream(self, event: Event) -> FieldJudge:
+        """See `Detector.stream`. The event's first segment says which field it is."""
+        segment = event.segments[0]
+        return FieldJudge(self._program, self._scopes[segment.surface], segment.path)
+
+    def self_test(self) -> None:
+        """Find one known-bad example of each category, and nothing in a harmless one.
+
+        Raises:
+            SelfTestFailed: A rule misses its own example, or the set finds an attack in plain words.
+        """
+        tested = set()
+        for rule in self._program.rules:
+            if rule.category in tested:
+                continue
+            tested.add(rule.category)
+            segment = Segment(text=rule.match[0], surface=min(rule.surfaces))
+            if all(finding.rule != rule.id for finding in self._judge_segment(segment)):
+                raise SelfTestFailed(f"rule {rule.id} does not find its own example")
+        for segment in self._suspects((Segment(text="Good morning, what is the weather like today?"),)):
+            if self._judge_segment(segment):
+                raise SelfTestFailed("the rules find an attack in a harmless sentence")
+
+    def _suspects(self, segments: Sequence[Segment]) -> Sequence[Segment]:
+        """The segments that may hold something: all of them, or those in which something is encoded."""
+        plain: list[bytes] = []
+        coded: list[Segment] = []
+        for segment in segments:
+            reader = Reader()
+            pieces = reader.feed(segment.text.encode(errors="surrogatepass"))
+            pieces += reader.end()
+            if reader.overflow or any(piece.view for piece in pieces):
+                coded.append(segment)
+            else:
+                plain += [piece.data for piece in pieces]
+                plain.append(b"\0")
+        return segments if plain and self._may_match(b"\0" + b"".join(plain)) else coded
+
+    def _may_match(self, text: bytes) -> bool:
+        """Whether any rule on any surface may match."""
+        window = text.translate(SKELETON)
+        if has_spaced_letters(window) or self._program.main.which(window):
+            return True
+        letters = window.translate(DELEET)
+        return letters != window and bool(self._program.leet.which(letters))
+
+    def _judge_segment(self, segment: Segment) -> list[Finding]:
+        judge = FieldJudge(self._program, self._scopes[segment.surface], segment.path, hold=False)
+        findings = judge.feed(segment.text.encode(errors="surrogatepass"))[1] + judge.end()
+        return sorted(findings, key=lambda finding: (finding.span or (0, 0), finding.rule))
+
+
+def _fastest() -> type[Matcher]:
+    """Hyperscan where it is installed, else RE2. Imported late: loading Hyperscan costs some milliseconds."""
+    try:
+        from shieldwall.detect.hyperscan_matcher import HyperscanMatcher
+    except ImportError:
+        from shieldwall.detect.re2_matcher import Re2Matcher
+
+        return Re2Matcher
+    return HyperscanMatcher
