@@ -4,7 +4,7 @@
 A crash of the process counts as a failure too: the engine itself has no bound on nesting.
 """
 
-import datetime
+import datetime as dt
 
 from shieldwall.core.errors import PolicyError
 from shieldwall.core.event import Event, Segment, Surface
@@ -32,7 +32,7 @@ SEEDS: list[bytes] = [
 
 _EVENT = Event(
     id="00000000-0000-7000-8000-000000000000",
-    time=datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC),
+    time=dt.datetime(2026, 1, 1, tzinfo=dt.UTC),
     segments=(Segment("x", path="/a"),),
 )
 _FINDING = Finding(
