@@ -28,7 +28,7 @@ from shieldwall.verbs.up import config_of
 
 HERE = Path(__file__).parent / "golden"
 WORDS = json.loads((HERE / "words.json").read_text())
-ERRORS: dict[str, tuple[str, int, str]] = json.loads((HERE / "errors.json").read_text())["tree"]
+ERRORS: dict[str, list[Any]] = json.loads((HERE / "errors.json").read_text())["tree"]
 CLI = json.loads((HERE / "cli.json").read_text())
 
 _ID = "0190a0b0-0000-7000-8000-000000000001"
@@ -290,10 +290,11 @@ def test_inspect_ends_with_the_three_codes() -> None:
     found = command("inspect", "--json", "-", stdin=good + bad)
     unsure = command("inspect", "--json", "-", stdin=bad + b'{"text": 1}\nnot json\n' + good)
 
-    codes = CLI["exit_codes"]
-    assert [each.returncode for each in (clean, found, unsure)] == [codes["clean"], codes["found"], codes["could_not_tell"]]
     answers = [json.loads(line) for line in unsure.stdout.splitlines()]
-    assert [sorted(each)[0] for each in answers] == ["action", "error", "error", "action"]
+
+    codes = [each.returncode for each in (clean, found, unsure)]
+    assert codes == [CLI["exit_codes"][name] for name in ("clean", "found", "could_not_tell")]
+    assert ["error" in each for each in answers] == [False, True, True, False]
     assert [each["action"] for each in (answers[0], answers[3])] == ["block", "allow"]
 
 

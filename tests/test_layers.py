@@ -119,7 +119,8 @@ def _allowed(module: str, each: Import, *, in_house: bool) -> bool:
         case "node":
             return face
         case "server" | "verbs":
-            return face or (target in LOFT and not below) or target in {"node", ""} or (unit, target) == ("verbs", "server")
+            loft = target in LOFT and not below
+            return face or loft or target in {"node", ""} or (unit, target) == ("verbs", "server")
         case "cli":
             return target in {"verbs", ""}
         case _:
@@ -147,7 +148,7 @@ def test_the_test_reads_the_whole_house() -> None:
     """An empty walk would pass too: the files that must be there are among those read."""
     read = {_name(SOURCE, path) for path in SOURCE.rglob("*.py")}
 
-    assert {"shieldwall", "shieldwall.node", "shieldwall.core.guard", "shieldwall.gateway.keys", "shieldwall.cli"} <= read
+    assert {f"shieldwall.{name}" for name in ("node", "core.guard", "gateway.keys", "verbs.up", "cli")} <= read
 
 
 OFFENDERS = {
@@ -170,8 +171,14 @@ OFFENDERS = {
     ),
     "a column imports its neighbour late": ("gateway/a.py", "async def f():\n    import shieldwall.ledger.journal"),
     "a column imports its neighbour relatively": ("gateway/a.py", "from ..ledger import Journal"),
-    "a column imports its neighbour by a call": ("gateway/a.py", "import importlib\nimportlib.import_module('shieldwall.ledger')"),
-    "a column hides what it imports": ("gateway/a.py", "import importlib\nimportlib.import_module('shield' + 'wall.x')"),
+    "a column imports its neighbour by a call": (
+        "gateway/a.py",
+        "import importlib\nimportlib.import_module('shieldwall.ledger')",
+    ),
+    "a column hides what it imports": (
+        "gateway/a.py",
+        "import importlib\nimportlib.import_module('shield' + 'wall.x')",
+    ),
     "a column imports the beam": ("ledger/a.py", "from shieldwall.node import Config"),
     "a column imports the loft": ("adapters/a.py", "from shieldwall.console import Console"),
     "a column imports the package's face": ("detect/a.py", "from shieldwall import Guard"),
@@ -240,7 +247,7 @@ def test_an_offender_is_named(house: Path, case: str) -> None:
 
 
 @pytest.mark.parametrize("late", [False, True])
-def test_a_cycle_is_named(house: Path, late: bool) -> None:
+def test_a_cycle_is_named(house: Path, *, late: bool) -> None:
     """Two modules of one column that need each other are found, also when one of the imports is inside a function."""
     line = "from shieldwall.gateway.keys import Keys"
     (house / "gateway/base.py").write_text(f"def f():\n    {line}\n" if late else f"{line}\n")

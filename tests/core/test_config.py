@@ -2,7 +2,7 @@
 """A configuration file is read whole or refused with the path at fault; no value of it ever reaches a message."""
 
 import enum
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 import pytest
@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from shieldwall.core import config
 from shieldwall.core.errors import ConfigError
 from shieldwall.node import Config
+
+T = TypeVar("T")
 
 SECRET = "hunter2-and-more"
 
@@ -101,7 +103,7 @@ def test_a_wrong_value_is_named_with_its_path(text: str, path: str) -> None:
         f"inner = '{SECRET}'",
         f"inner.number = '{SECRET}'",
         f"inner.colour = '{SECRET}'",
-        f"inner.colour = \"{SECRET}' - at `$.title` {SECRET}\"",
+        f'inner.colour = "{SECRET}\' - at `$.title` {SECRET}"',
         f"inner.size = '{SECRET}'",
         f"inner.words = '{SECRET}'",
         f"named.a = '{SECRET}'",
@@ -128,7 +130,9 @@ def test_a_message_is_one_printable_line() -> None:
     assert len(error.hint) < 300
 
 
-@pytest.mark.parametrize("text", ["inner.number = " + "9" * 5_000, "title = " + "[" * 20_000, "a" + ".a" * 20_000 + " = 1"])
+@pytest.mark.parametrize(
+    "text", ["inner.number = " + "9" * 5_000, "title = " + "[" * 20_000, "a" + ".a" * 2_000 + " = 1"]
+)
 def test_what_exhausts_the_reader_is_refused(text: str) -> None:
     """Numbers of thousands of digits, nesting beyond the reader's stack: an error of ours, not Python's."""
     error = refused(text)
@@ -193,7 +197,9 @@ def test_a_valid_file_round_trips(value: Outer) -> None:
 
 
 scalars = st.one_of(st.booleans(), st.integers(), st.floats(allow_nan=False), plain)
-known = st.sampled_from(["inner", "named", "listed", "optional", "title", "number", "ratio", "words", "colour", "maybe"])
+known = st.sampled_from(
+    ["inner", "named", "listed", "optional", "title", "number", "ratio", "words", "colour", "maybe"]
+)
 trees = st.recursive(
     scalars,
     lambda below: st.lists(below, max_size=3) | st.dictionaries(known | plain, below, max_size=3),
@@ -201,25 +207,29 @@ trees = st.recursive(
 )
 
 
+def read_or_error(text: str, kind: type[T]) -> T | ConfigError:
+    """What reading gives; anything but these two is a failure."""
+    try:
+        return config.parse(text, kind)
+    except ConfigError as error:
+        return error
+
+
 @given(st.dictionaries(known | plain, trees, max_size=4))
 @example({"named": {"a": {"colour": "x"}}})
 def test_any_table_is_read_or_refused(value: dict[str, Any]) -> None:
     """TOML of any content gives the struct or a ConfigError of one printable line."""
-    try:
-        read = config.parse(document(value), Outer)
-    except ConfigError as error:
-        assert str(error).isprintable()
-        assert error.hint.isprintable()
-    else:
-        assert isinstance(read, Outer)
+    read = read_or_error(document(value), Outer)
+
+    assert isinstance(read, Outer) or (str(read).isprintable() and read.hint.isprintable())
 
 
-@given(st.text(st.sampled_from("[]{}=.,'\"\\#\n\r\t 0123456789eE+-_:TZinftrueab\x00é\U0001f6e1"), max_size=60) | st.text())
+toml_like = st.text(st.sampled_from("[]{}=.,'\"\\#\n\r\t 0123456789eE+-_:TZinftrueab\x00é\U0001f6e1"), max_size=60)
+
+
+@given(toml_like | st.text())
 def test_any_text_is_read_or_refused(text: str) -> None:
     """Text of any content, TOML or not, gives the struct or a ConfigError."""
-    try:
-        read = config.parse(text, Config)
-    except ConfigError as error:
-        assert str(error).isprintable()
-    else:
-        assert isinstance(read, Config)
+    read = read_or_error(text, Config)
+
+    assert isinstance(read, Config) or str(read).isprintable()

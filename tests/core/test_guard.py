@@ -3,7 +3,7 @@
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -64,8 +64,8 @@ class Promise:
     def __init__(self) -> None:
         self.future: Future[int] = Future()
 
-    def __await__(self) -> Any:
-        return asyncio.wrap_future(self.future).__await__()
+    def __await__(self) -> Generator[Any, None, int]:
+        return (yield from asyncio.wrap_future(self.future))
 
     def result(self, timeout: float | None = None) -> int:
         return self.future.result(timeout)
@@ -166,7 +166,7 @@ def test_findings_made_on_the_way_are_decided_on_too() -> None:
 async def test_nothing_passes_that_cannot_be_recorded(refusal: Exception) -> None:
     """Every way through the guard raises when the journal does, and the share is told nothing."""
     world = World(refuses=refusal)
-    ways = [
+    ways: list[Callable[[], object]] = [
         lambda: world.guard.inspect(event("x")),
         lambda: world.guard.inspect_text("x"),
         lambda: world.guard.judge(event("x")),
@@ -204,9 +204,8 @@ async def test_ainspect_waits_until_the_verdict_is_durable() -> None:
     """So does a task, and the loop goes on meanwhile."""
     world = World(slow=True)
     task = asyncio.create_task(world.guard.ainspect(event("x")))
-    while not world.book.promises:
-        await asyncio.sleep(0)
-    for _ in range(20):
+    # Turns of the loop, many more than the way to the journal takes.
+    for _ in range(100):
         await asyncio.sleep(0)
     before = task.done()
     world.book.promises[0].future.set_result(41)
@@ -222,8 +221,8 @@ async def test_a_record_that_never_becomes_durable_is_no_verdict() -> None:
         judged = world.guard.judge(event("x"))
         world.book.promises[0].future.set_exception(JournalError("broken disk"))
 
+        assert judged.recorded is not None
         with pytest.raises(JournalError):
-            assert judged.recorded is not None
             await judged.recorded if wait else judged.recorded.result()
 
 
@@ -335,7 +334,7 @@ def test_no_record_holds_the_text() -> None:
 
 
 def test_a_principal_stands_in_the_log_as_a_pseudonym() -> None:
-    """One principal of one tenant is one subject; another, of that name elsewhere, is another; the name is not there."""
+    """One principal of one tenant is one subject, its namesake elsewhere another; the name is not there."""
     world = World()
 
     for tenant, principal in (("acme", "ann-lee"), ("acme", "ann-lee"), ("bolt", "ann-lee"), ("acme", "bob-ray")):

@@ -97,4 +97,4 @@ def test_a_verdict_cannot_be_changed() -> None:
     verdict = Verdict(event="a", action=Action.BLOCK, score=1.0, findings=(), policy=PolicyRef("p", ""))
 
     with pytest.raises(AttributeError, match="immutable"):
-        verdict.action = Action.ALLOW
+        setattr(verdict, "action", Action.ALLOW)  # noqa: B010  the type checker forbids it already

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Policies turn findings into actions: the packaged profiles, one's own, and what happens when either is wrong."""
 
-import datetime
+import datetime as dt
 import hashlib
 import json
 import random
@@ -30,7 +30,7 @@ LOADED = {name: load_policy(name) for name in PROFILES}
 
 EVENT = Event(
     id="0190a0b0-0000-7000-8000-000000000001",
-    time=datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC),
+    time=dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.UTC),
     tenant="acme",
     principal="demo",
     model="small-1",
@@ -229,7 +229,7 @@ class TestCache:
         policy.decide(EVENT, [finding()])
         other = changed(
             id="0190a0b0-0000-7000-8000-000000000002",
-            time=EVENT.time + datetime.timedelta(days=1),
+            time=EVENT.time + dt.timedelta(days=1),
             principal="someone",
             session="another",
             segments=(Segment("other text", path="/messages/0/content"),),
@@ -483,7 +483,7 @@ class TestLightness:
             "import sys, shieldwall.govern as g; before = 'cedarpy' in sys.modules; g.load_policy(); "
             "print(before, 'cedarpy' in sys.modules)"
         )
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
         assert done.stdout.split() == ["False", "True"]
 

@@ -167,7 +167,7 @@ class CedarPolicy:
                 top, decision = answer
         return decision
 
-    def _evaluate(  # noqa: PLR0913, PLR0917  the cache takes its key from the arguments: one per attribute is the fastest
+    def _evaluate(
         self,
         category: Category,
         score: int,
@@ -273,7 +273,7 @@ def load_policy(
 def _engine() -> Any:  # noqa: ANN401  a module that is typed only where it is installed
     """The Cedar binding, imported with the first policy: it takes 40 to 100 ms."""
     try:
-        import cedarpy  # noqa: PLC0415
+        import cedarpy
     except ImportError as error:
         raise MissingExtra("the Cedar policy engine is not installed", hint="pip install cedarpy") from error
     return cedarpy
