@@ -63,6 +63,7 @@ $(VENV)/.core: $(VENV)/.python locks/core.lock locks/build.lock pyproject.toml
 	$(PIP) install --require-hashes -r locks/core.lock
 	$(PIP) install --require-hashes -r locks/build.lock
 	$(PIP) install --no-deps --no-build-isolation -e .
+	@$(BIN)/shieldwall doctor >/dev/null  # compiles the rules once and keeps them
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.core locks/dev.lock

@@ -23,6 +23,13 @@ class StreamJudge(Protocol):
             How many bytes of the field, counted from its start, may leave now; and what was newly found.
         """
 
+    def skim(self, data: bytes) -> int | None:
+        """Take the next bytes if nothing new can be found in them, and say how many of the field may leave.
+
+        Returns:
+            None where that is not certain; then nothing was taken, and `feed` is the way. Never any judge's duty.
+        """
+
     def end(self) -> Sequence[Finding]:
         """The field is over: what was still found. All of it may leave now."""
 

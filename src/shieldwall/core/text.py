@@ -65,6 +65,8 @@ _MARKS = _marks()
 _NEEDLE = BASE64.needle
 _SPACED_PAIRS = b"aa " * 8
 """What 8 hex pairs with single separators look like among `_MARKS`: cheaper than a table of their own."""
+_FEW = 8
+"""So many places are looked at one by one before the whole text is."""
 
 
 class Piece(NamedTuple):
@@ -140,22 +142,31 @@ class Reader:
         Returns:
             What each view grew by, view 0 first, then by number; at most one piece per view.
         """
-        if self._quiet and data.isascii():
-            window = self._tail + data
-            marks = window.translate(_MARKS)
-            if not (
-                _NEEDLE in marks or _ESCAPE in marks or ((b"6" in window or b"4" in window) and _SPACED_PAIRS in marks)
-            ):
-                self._tail = window[-_TAIL:]
-                self._plain += len(data)
-                self._recent.append(data)
-                if len(self._recent) > _MAX_RECENT or len(data) > _CONTEXT_BYTES:
-                    self._trim()
-                return [Piece(0, (), data, False)] if data else []  # noqa: FBT003  a keyword costs time here
+        if self.skim(data):
+            return [Piece(0, (), data, False)] if data else []  # noqa: FBT003  a keyword costs time here
         self._arm()
         self._forget()
         self._take(data)
         return self._pieces()
+
+    def skim(self, data: bytes) -> bool:
+        """Take the next bytes if they are plain: they are then what view 0 grew by, and no other view did.
+
+        Returns:
+            Whether they were; if not, nothing was taken.
+        """
+        if not (self._quiet and data.isascii()):
+            return False
+        window = self._tail + data
+        marks = window.translate(_MARKS)
+        if _NEEDLE in marks or _ESCAPE in marks or _has_pairs(window, marks):
+            return False
+        self._tail = window[-_TAIL:]
+        self._plain += len(data)
+        self._recent.append(data)
+        if len(self._recent) > _MAX_RECENT or len(data) > _CONTEXT_BYTES:
+            self._trim()
+        return True
 
     def end(self) -> list[Piece]:
         """The field is over: what was waited for, and the last piece of every view that is still open."""
@@ -249,7 +260,7 @@ class Reader:
         parts = self._runs.feed(window, marks, at, fresh)
         if beside:
             parts += self._hex.feed(window, window.translate(HEX.marks), at, fresh)
-        if self._spaced.is_active or ((b"6" in window or b"4" in window) and _SPACED_PAIRS in marks):
+        if self._spaced.is_active or _has_pairs(window, marks):
             parts += self._spaced.feed(window, window.translate(SPACED_HEX.marks), at, fresh)
         if last:
             parts += self._runs.end(self._origins.end)
@@ -335,6 +346,21 @@ class Reader:
             self._escapes.prune(low)
             floor = min(floor, self._escapes.source(low, low)[0])
         return self._origins.prune(floor)
+
+
+def _has_pairs(window: bytes, marks: bytes) -> bool:
+    """Whether spaced hex begins somewhere: looked for around its rarest digits, as prose holds few of them."""
+    for digit in b"64":
+        at = window.find(digit)
+        for _ in range(_FEW):
+            if at < 0:
+                break
+            if marks.find(_SPACED_PAIRS, max(0, at - len(_SPACED_PAIRS)), at + len(_SPACED_PAIRS)) >= 0:
+                return True
+            at = window.find(digit, at + 1)
+        else:
+            return _SPACED_PAIRS in marks
+    return False
 
 
 def _when(opened: tuple[int, Reader]) -> int:

@@ -25,13 +25,11 @@ from shieldwall.detect.matcher import Matcher
 from shieldwall.detect.phrase import SKELETON
 from shieldwall.detect.program import CLASSES, DELEET, LEET_BYTES, Program
 
-__all__ = ["FieldJudge", "has_spaced_letters"]
+__all__ = ["FieldJudge"]
 
 PLACES_MAX = 16
 """Places one rule reports in one view; more say nothing new, and a flood must stay cheap."""
 _SPACED = (b" a a a ", b" a a  a ", b" a  a a ", b" a  a  a ")
-"""Three single letters, one or two separators between them: where pulling letters together is worth a look."""
-_SPACED_LOOKBACK = 10
 _RUN = re.compile(rb"(?<![0-9a-z])(?:[0-9a-z](?:[\x01-\x2f:-@\[-`{-\x7f]{1,4}|(?=[^0-9a-z]))){6,}")
 
 
@@ -104,6 +102,9 @@ class FieldJudge:
 
     def feed(self, data: bytes) -> tuple[int, list[Finding]]:
         """See `StreamJudge.feed`."""
+        release = self.skim(data)
+        if release is not None:
+            return release, []
         self._received += len(data)
         found: list[Finding] = []
         limits: list[int] = []
@@ -116,6 +117,33 @@ class FieldJudge:
         # Once released is released: a hit may begin before what an expired anchor let go, which nothing can call back.
         self._released = max(self._released, min(self._received - incomplete(self._last), self._free(), *limits))
         return self._released, found
+
+    def skim(self, data: bytes) -> int | None:
+        """See `StreamJudge.skim`: what `feed` does, for text in which no rule ends and nothing is encoded."""
+        view = self._views[0]
+        if view.spaced_until > view.base or not data.isascii():
+            return None
+        program = self._program
+        fresh = data.translate(SKELETON)
+        window = view.tail + fresh
+        if program.main.which(window[-program.main_keep - len(fresh) :]):
+            return None
+        over, recent = view.base + len(window), program.leet_keep + len(fresh)
+        leet_until = over if len(fresh.translate(None, LEET_BYTES)) != len(fresh) else view.leet_until
+        if leet_until > over - recent and program.leet.which(window[-recent:].translate(DELEET)):
+            return None
+        if not self._reader.skim(data):
+            return None
+        view.leet_until = leet_until
+        view.tail = window[-program.keep :]
+        view.base = over - len(view.tail)
+        self._received += len(data)
+        if not self._hold:
+            self._released = self._received
+            return self._received
+        self._last = (self._last + data[-4:])[-4:]
+        self._released = max(self._released, self._free())
+        return self._released
 
     def end(self) -> list[Finding]:
         """See `StreamJudge.end`. Ends with a finding `uninspected` if decoding had to stop at its limit."""
@@ -142,18 +170,24 @@ class FieldJudge:
         over = view.base + len(window)
         if len(fresh.translate(None, LEET_BYTES)) != len(fresh):
             view.leet_until = over
-        if has_spaced_letters(view.tail[-_SPACED_LOOKBACK:] + fresh):
+        # What ended before these bytes was found before.
+        indexes = program.main.which(window[-program.main_keep - len(fresh) :])
+        if indexes and indexes[-1] == program.spaced_row:
             view.spaced_until = over
-        indexes = program.main.which(window)
-        if indexes or view.leet_until > view.base or view.spaced_until > view.base:
+            indexes = indexes[:-1]
+        # A disguised match that ends here began within its width, and holds a disguised letter.
+        recent = program.leet_keep + len(fresh)
+        leet = window[-recent:].translate(DELEET) if view.leet_until > over - recent else b""
+        if indexes or view.spaced_until > view.base or leet:
             forms = self._forms(view, window, indexes, number)
+            self._leet(window, program.leet.which(leet) if leet else (), forms)
             if forms:
                 self._settle(number, view, window, forms, found, limits)
         view.tail = window[-program.keep :]
         view.base = over - len(view.tail)
 
     def _forms(self, view: _View, window: bytes, indexes: Sequence[int], number: int) -> dict[int, list[_Form]]:
-        """The rules that occur in the window, each with the forms it occurs in; anchors below zero."""
+        """The rules that occur in the window as they are or in spaced letters; anchors below zero."""
         program, applies = self._program, self._scope.applies
         forms: dict[int, list[_Form]] = {}
         for index in indexes:
@@ -165,19 +199,6 @@ class FieldJudge:
                 pattern = program.main_patterns[index]
                 form = _Form(program.main, index, window, pattern.leading, pattern.trailing, "plain", [])
                 forms.setdefault(anchor if anchor < 0 else rule, []).append(form)
-        self._disguised(view, window, forms)
-        return forms
-
-    def _disguised(self, view: _View, window: bytes, forms: dict[int, list[_Form]]) -> None:
-        """Add the rules that occur in leet or in spaced letters."""
-        program, applies = self._program, self._scope.applies
-        if view.leet_until > view.base:
-            letters = window.translate(DELEET)
-            for index in program.leet.which(letters):
-                rule, pattern = program.leet_rules[index], program.leet_patterns[index]
-                if applies[rule]:
-                    form = _Form(program.leet, index, letters, pattern.leading, pattern.trailing, "leet", [])
-                    forms.setdefault(rule, []).append(form)
         if view.spaced_until > view.base:
             letters, positions = _pull_together(window)
             for index in program.spaced.which(letters):
@@ -187,6 +208,17 @@ class FieldJudge:
                         program.spaced, index, letters, leading=0, trailing=0, kind="spaced", positions=positions
                     )
                     forms.setdefault(rule, []).append(form)
+        return forms
+
+    def _leet(self, window: bytes, indexes: Sequence[int], forms: dict[int, list[_Form]]) -> None:
+        """Add the rules that occur when digits and signs are read as letters."""
+        program = self._program
+        for index in indexes:
+            rule, pattern = program.leet_rules[index], program.leet_patterns[index]
+            if self._scope.applies[rule]:
+                letters = window.translate(DELEET)
+                form = _Form(program.leet, index, letters, pattern.leading, pattern.trailing, "leet", [])
+                forms.setdefault(rule, []).append(form)
 
     def _settle(
         self,
@@ -266,7 +298,7 @@ class FieldJudge:
         )
 
 
-def has_spaced_letters(skeleton: bytes) -> bool:
+def _has_spaced_letters(skeleton: bytes) -> bool:
     """Whether three single letters stand in a row, one or two separators between them."""
     classes = skeleton.translate(CLASSES)
     return any(row in classes for row in _SPACED)
@@ -285,7 +317,7 @@ def _next(form: _Form, order: int, window: bytes, floor: int, base: int) -> _Pla
     floor = bisect_left(form.positions, floor)
     while hit := form.matcher.first(form.pattern, form.data, floor):
         start, end = form.positions[hit.start], form.positions[hit.end - 1] + 1
-        if has_spaced_letters(window[max(0, start - 1) : end + 1]):
+        if _has_spaced_letters(window[max(0, start - 1) : end + 1]):
             return _Place(base + end + 1, order, base + start, base + end)
         floor = hit.start + 1
     return None

@@ -22,7 +22,7 @@ _SHIELD = bytes(
 class Scope:
     """A rule set on one surface."""
 
-    __slots__ = ("_prefixes", "_reach", "applies", "holds", "surface")
+    __slots__ = ("_ends", "_prefixes", "_reach", "applies", "holds", "surface")
 
     def __init__(self, program: Program, surface: Surface) -> None:
         self.surface = surface
@@ -35,6 +35,7 @@ class Scope:
         for anchor in anchors:
             prefixes.update(anchor.text[:size] for size in range(1, len(anchor.text) + (not anchor.stem)))
         self._prefixes = frozenset(prefixes)
+        self._ends = frozenset(words[-1] for prefix in prefixes if (words := prefix.split()))
         self._reach = max((len(anchor.text) + _SEPARATORS_MAX * _WORDS_MAX for anchor in anchors), default=0) + 2
 
     def begun(self, tail: bytes) -> int:
@@ -46,6 +47,8 @@ class Scope:
         text = tail[-self._reach :].translate(_SHIELD)
         _, cut, text = text.rpartition(b"\0")
         words = text.split()
+        if not words or words[-1] not in self._ends:
+            return 0
         begins, size = b" " if text[-1:] == b" " else b"", 0
         for count in range(1, min(len(words), _WORDS_MAX) + 1):
             begins = words[-count] + (b" " + begins if count > 1 else begins)

@@ -54,6 +54,17 @@ CLASSES = (
 """ASCII letters to `a`, digits to `0`, the rest of ASCII to a space."""
 
 
+_BLANK = r"[\x00-\x2f:-`{-\x7f]"
+_SPACED_ROW = Compiled(
+    regex=f"{_BLANK}[a-z]{_BLANK}{{1,2}}[a-z]{_BLANK}{{1,2}}[a-z]{_BLANK}",
+    needs=(),
+    width=9,
+    leading=True,
+    trailing=True,
+)
+"""Three single letters in a row, one or two separators between them: where pulling letters together is worth a look."""
+
+
 class Program:
     """Rules in the form in which they are run. Immutable; shared by all fields and threads."""
 
@@ -90,12 +101,17 @@ class Program:
         self.anchors = tuple(anchors)
         self.main_patterns = tuple(main) + tuple(anchor.compiled for anchor in anchors)
         self.leet_patterns, self.spaced_patterns = tuple(leet), tuple(spaced)
-        self.main = matcher(self.main_patterns)
+        self.spaced_row = len(self.main_patterns)
+        """What `main` reports, as its greatest index, where single letters stand in a row."""
+        self.main = matcher((*self.main_patterns, _SPACED_ROW))
         self.leet = matcher(self.leet_patterns)
         self.spaced = matcher(self.spaced_patterns)
         widths = [pattern.width for pattern in main + leet] + [pattern.width * _SPACED_STRIDE for pattern in spaced]
         self.keep = max(widths, default=0) + 8
         """Bytes of a text that a later match may still need."""
+        self.main_keep = max((pattern.width for pattern in self.main_patterns), default=0) + 8
+        """The same for patterns in plain text: spaced letters take five times the room, and are seldom there."""
+        self.leet_keep = max((pattern.width for pattern in leet), default=0) + 8
 
 
 def _digest(rules: Sequence[Rule]) -> str:

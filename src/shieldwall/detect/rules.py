@@ -12,7 +12,7 @@ from shieldwall.core.errors import SelfTestFailed
 from shieldwall.core.event import Event, Segment, Surface
 from shieldwall.core.text import Reader
 from shieldwall.core.verdict import Finding
-from shieldwall.detect.field import FieldJudge, has_spaced_letters
+from shieldwall.detect.field import FieldJudge
 from shieldwall.detect.hold import Scope
 from shieldwall.detect.matcher import Matcher
 from shieldwall.detect.phrase import SKELETON
@@ -98,7 +98,7 @@ class RuleDetector:
     def _may_match(self, text: bytes) -> bool:
         """Whether any rule on any surface may match."""
         window = text.translate(SKELETON)
-        if has_spaced_letters(window) or self._program.main.which(window):
+        if self._program.main.which(window):
             return True
         letters = window.translate(DELEET)
         return letters != window and bool(self._program.leet.which(letters))
