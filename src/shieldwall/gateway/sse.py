@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from shieldwall.core.errors import LimitExceeded
 
-__all__ = ["EventReader", "ServerEvent"]
+__all__ = ["EventReader", "ServerEvent", "parse_event"]
 
 _BLANK = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r(?!\n))")
 _LINE = re.compile(rb"\r\n|\n|\r")
@@ -39,7 +39,11 @@ class EventReader:
         self._first = True
 
     def feed(self, data: bytes) -> list[ServerEvent]:
-        """Events that are whole with these bytes.
+        """Events that are whole with these bytes, read. Raises as `cut` does."""
+        return [parse_event(raw) for raw in self.cut(data)]
+
+    def cut(self, data: bytes) -> list[bytes]:
+        """The same as they came, blank line included.
 
         Raises:
             LimitExceeded: One event is larger than the limit.
@@ -50,17 +54,17 @@ class EventReader:
                 self._held = held
                 return []
             self._first = False
-        events: list[ServerEvent] = []
+        events: list[bytes] = []
         start = 0
         if b"\r" not in held:
             while (end := held.find(b"\n\n", start)) >= 0:
-                events.append(parse_event(held[start : end + 2]))
+                events.append(held[start : end + 2])
                 start = end + 2
         else:
             # A carriage return at the very end may be half of a line end; wait for the next byte.
             stop = len(held) - 1 if held.endswith(b"\r") else len(held)
             while (match := _BLANK.search(held, start, stop)) is not None:
-                events.append(parse_event(held[start : match.end()]))
+                events.append(held[start : match.end()])
                 start = match.end()
         self._held = held[start:]
         if len(self._held) > self._limit:

@@ -18,14 +18,18 @@ from shieldwall.core.guard import Guard
 from shieldwall.core.ports import StreamJudge
 from shieldwall.core.verdict import Category, Decision, Finding
 from shieldwall.gateway.dialect import Delta, Dialect
+from shieldwall.gateway.mould import Mould, cast
 from shieldwall.gateway.settings import Settings
-from shieldwall.gateway.sse import EventReader, ServerEvent
+from shieldwall.gateway.sse import EventReader, ServerEvent, parse_event
 from shieldwall.gateway.wire import Place, decode, refuse_duplicates, uninspected
 
 __all__ = ["Gate"]
 
 _MAX_FIELDS = 4_096
 """Fields of one stream. A stock answer has fewer than 50."""
+
+_MAX_CASTS = 32
+"""Moulds that are tried for one stream: one in which no two events are alike is read event by event."""
 
 _ALL = 1 << 62
 
@@ -69,6 +73,8 @@ class Gate:
         self._waiting: deque[_Waiting] = deque()
         self._held = 0
         self._hold_calls = enforce
+        self._mould: Mould | None = None
+        self._casts = 0
 
     def feed(self, data: bytes) -> bytes:
         """Take bytes from the upstream; returns those that may leave now.
@@ -79,11 +85,22 @@ class Gate:
         if self.stopped is not None:
             return b""
         out: list[bytes] = []
-        for event in self._reader.feed(data):
-            self._take(event, out)
+        run: list[tuple[bytes, bytes]] = []
+        for raw in self._reader.cut(data):
+            texts = self._mould.fit(raw) if self._mould is not None else None
+            if texts is not None and len(texts) == 1:
+                run.append((raw, texts[0]))
+                continue
+            self._pour(run, out)
+            if self.stopped is None:
+                if texts is None:
+                    self._take(parse_event(raw), out)
+                else:
+                    self._fill(raw, texts, out)
             if self.stopped is not None:
                 # What came before the stop may leave: how the bytes were cut must not decide that.
                 break
+        self._pour(run, out)
         return b"".join(out) if len(out) != 1 else out[0]
 
     def end(self) -> bytes:
@@ -100,7 +117,43 @@ class Gate:
         self._waiting.clear()
         return b"" if self.stopped is not None else b"".join(out)
 
+    def _pour(self, run: list[tuple[bytes, bytes]], out: list[bytes]) -> None:
+        """Judge events in a row that differ in one text alone, as one text where nothing can be found in it."""
+        if not run or self._mould is None:
+            return
+        hole = self._mould.holes[0]
+        field = self._fields.get(hole.path) if hole.grows else None
+        release = field.judge.skim(b"".join(text for _, text in run)) if field is not None else None
+        for raw, text in run:
+            if field is None or release is None:
+                self._fill(raw, [text], out)
+                if self.stopped is not None:
+                    break
+            else:
+                field.fed += len(text)
+                if not field.whole_only:
+                    field.released = release
+                self._pass(raw, ((field, field.fed),), out)
+        run.clear()
+
+    def _fill(self, raw: bytes, texts: list[bytes], out: list[bytes]) -> None:
+        """Judge the texts of one event that fits the mould."""
+        marks: list[tuple[_Field, int]] = []
+        found: list[Finding] = []
+        for hole, text in zip(self._mould.holes if self._mould else (), texts, strict=True):
+            delta = Delta(hole.path, text.decode(), hole.place, hole.grows)
+            if hole.grows:
+                self._grow(delta, marks, found)
+            else:
+                self._whole([delta], found)
+        if found:
+            self._found(found)
+            if self.stopped is not None:
+                return
+        self._pass(raw, marks, out)
+
     def _take(self, event: ServerEvent, out: list[bytes]) -> None:
+        self._mould = None
         marks: list[tuple[_Field, int]] = []
         found: list[Finding] = []
         if event.other:
@@ -110,19 +163,23 @@ class Gate:
         if event.data and event.data != b"[DONE]":
             self._read(event, marks, found)
         else:
-            self._whole(Delta("/event", event.name, _UNKNOWN, grows=False), found)
+            self._whole([Delta("/event", event.name, _UNKNOWN, grows=False)], found)
         if found:
             self._found(found)
             if self.stopped is not None:
                 return
+        self._pass(event.raw, marks, out)
+
+    def _pass(self, raw: bytes, marks: Sequence[tuple[_Field, int]], out: list[bytes]) -> None:
+        """Let an event that was judged go, or wait for its turn."""
         if not self._enforce and not self.ending:
-            out.append(event.raw)
+            out.append(raw)
         elif self._waiting or self.ending or not _released(marks):
-            self._waiting.append(_Waiting(event.raw, marks))
-            self._held += len(event.raw)
+            self._waiting.append(_Waiting(raw, marks))
+            self._held += len(raw)
             self._release(out)
         else:
-            out.append(event.raw)
+            out.append(raw)
 
     def _read(self, event: ServerEvent, marks: list[tuple[_Field, int]], found: list[Finding]) -> None:
         """Hand every string of an event to its field's judge."""
@@ -136,20 +193,26 @@ class Gate:
             # Not JSON, or two readings of it: the client may still show it. Its text is judged as it stands, and the
             # event is named as one whose meaning nobody could check.
             found.append(uninspected("", Surface.RESPONSE, "framing"))
-            self._whole(Delta("/event", event.name, _UNKNOWN, grows=False), found)
+            self._whole([Delta("/event", event.name, _UNKNOWN, grows=False)], found)
             self._grow(_loose(event.data.decode("utf-8", "replace")), marks, found)
             return
         found.extend(increment.uninspected)
+        if not (increment.uninspected or increment.complete or event.other or self.ending) and self._casts < _MAX_CASTS:
+            self._casts += 1
+            self._mould = cast(self._dialect, event.raw, increment.deltas, self._same(increment.deltas))
         for delta in increment.deltas:
             if delta.grows:
                 self._grow(delta, marks, found)
-            else:
-                self._whole(delta, found)
+        self._whole([delta for delta in increment.deltas if not delta.grows], found)
         for path in increment.complete:
             below = path + "/"
             for field in self._fields.values():
                 if not field.over and (field.path == path or field.path.startswith(below)):
                     found.extend(self._finish(field))
+
+    def _same(self, deltas: Sequence[Delta]) -> list[str]:
+        """Paths of values that are what they were in the event before."""
+        return [each.path for each in deltas if not each.grows and self._constant.get(each.path) == each.text]
 
     def _grow(self, delta: Delta, marks: list[tuple[_Field, int]], found: list[Finding]) -> None:
         field = self._fields.get(delta.path)
@@ -168,23 +231,25 @@ class Gate:
         found.extend(new)
         marks.append((field, field.fed))
 
-    def _whole(self, delta: Delta, found: list[Finding]) -> None:
-        """A value that is all there. Judged by itself: joined to the value before it, it would read otherwise."""
-        # Ids, model names and the like stand in every event; only a new value is news.
-        if not delta.text or self._constant.get(delta.path) == delta.text:
-            return
-        if len(self._constant) >= _MAX_FIELDS and delta.path not in self._constant:
-            raise LimitExceeded(f"the stream has more than {_MAX_FIELDS} fields")
-        self._constant[delta.path] = delta.text
-        data = delta.text.encode("utf-8", "surrogatepass")
-        field = self._fields.get(delta.path)
-        if field is not None and field.fed == len(data):
-            # It may also be joined to what follows, and is the first piece: the field's own judge reads it.
-            return
-        judge = self._judge(delta)
-        new = (*judge.feed(data)[1], *judge.end())
-        # A value that changes with every event must not fill the record.
-        found.extend(each for each in new if each.category is Category.UNINSPECTED or self._is_news(each))
+    def _whole(self, deltas: Sequence[Delta], found: list[Finding]) -> None:
+        """Values that are all there, each judged by itself: joined to the one before, it would read otherwise."""
+        news = []
+        for delta in deltas:
+            # Ids, model names and the like stand in every event; only a new value is news.
+            if not delta.text or self._constant.get(delta.path) == delta.text:
+                continue
+            if len(self._constant) >= _MAX_FIELDS and delta.path not in self._constant:
+                raise LimitExceeded(f"the stream has more than {_MAX_FIELDS} fields")
+            self._constant[delta.path] = delta.text
+            field = self._fields.get(delta.path)
+            if field is not None and field.fed == len(delta.text.encode("utf-8", "surrogatepass")):
+                # It may also be joined to what follows, and is the first piece: the field's own judge reads it.
+                continue
+            news.append(_segment(delta, delta.text))
+        if news:
+            new = self._guard.find(msgspec.structs.replace(self._event, segments=tuple(news)))
+            # A value that changes with every event must not fill the record.
+            found.extend(each for each in new if each.category is Category.UNINSPECTED or self._is_news(each))
 
     def _open(self, delta: Delta) -> _Field:
         if len(self._fields) >= _MAX_FIELDS:
@@ -194,9 +259,7 @@ class Gate:
         return field
 
     def _judge(self, delta: Delta) -> StreamJudge:
-        place = delta.place
-        segment = Segment("", place.role, place.surface, place.trust, delta.path)
-        return self._guard.stream(msgspec.structs.replace(self._event, segments=(segment,)))
+        return self._guard.stream(msgspec.structs.replace(self._event, segments=(_segment(delta, ""),)))
 
     def _finish(self, field: _Field) -> Sequence[Finding]:
         if field.over:
@@ -245,6 +308,11 @@ class Gate:
         out.extend(waiting.raw for waiting in self._waiting)
         self._waiting.clear()
         self._held = 0
+
+
+def _segment(delta: Delta, text: str) -> Segment:
+    place = delta.place
+    return Segment(text, place.role, place.surface, place.trust, delta.path)
 
 
 def _loose(text: str) -> Delta:
