@@ -1,20 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where requests go: the endpoints of the configuration, chosen by model name. Nothing a client sends names an address.
 
-Two implementations of one seam: `HttpUpstream` over aiohttp, and the scripted `demo`.
+Two implementations of one seam: `HttpUpstream` over pooled connections, and the scripted `demo`.
 """
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Protocol
 
-import aiohttp
-from yarl import URL
-
 from shieldwall.core.errors import ConfigError, InvalidInput, UpstreamError, UpstreamTimeout
+from shieldwall.gateway.link import Address, Link, Pool
 from shieldwall.gateway.settings import Settings, UpstreamSettings
 
 __all__ = ["HttpUpstream", "Reply", "Route", "Upstream", "Upstreams"]
@@ -24,8 +22,6 @@ _HOP_BY_HOP = frozenset(
     upgrade host content-length accept-encoding authorization x-api-key cookie expect forwarded x-forwarded-for
     x-forwarded-host x-forwarded-proto x-real-ip""".split()
 )
-_READ_BUFFER = 16 << 10
-"""aiohttp reads ahead up to twice this; small, so that a client that does not read costs little."""
 
 
 class Reply(Protocol):
@@ -40,7 +36,7 @@ class Reply(Protocol):
         """Case-insensitive."""
 
     @property
-    def raw_headers(self) -> tuple[tuple[bytes, bytes], ...]:
+    def raw_headers(self) -> Sequence[tuple[bytes, bytes]]:
         """As received, repeated ones too."""
 
     async def read(self) -> bytes:
@@ -63,85 +59,85 @@ class Upstream(Protocol):
 class HttpUpstream:
     """An endpoint over HTTP. The pool is shared by all upstreams of a node."""
 
-    def __init__(self, settings: UpstreamSettings, session: aiohttp.ClientSession, limits: Settings) -> None:
-        try:
-            base = URL(settings.url.rstrip("/"))
-        except ValueError:
-            raise ConfigError(
-                "an upstream's url is not an address", hint="such as https://api.example.org/v1"
-            ) from None
-        self._base = base if base.path.endswith("/v1") else base / "v1"
-        self._session = session
+    def __init__(self, settings: UpstreamSettings, pool: Pool, limits: Settings) -> None:
+        address = Address.of(settings.url.rstrip("/"))
+        self._address = address if address.base.endswith(b"/v1") else address._replace(base=address.base + b"/v1")
+        self._pool = pool
         self._limits = limits
-        self._dialect = settings.dialect
-        self._key = _key(settings)
-        self._urls: dict[str, URL] = {}
+        key = _key(settings).encode()
+        if not key:
+            self._own = b""
+        elif settings.dialect == "anthropic":
+            self._own = b"x-api-key: %b\r\n" % key
+        else:
+            self._own = b"authorization: Bearer %b\r\n" % key
 
     async def send(self, method: str, path: str, headers: Mapping[bytes, bytes], body: bytes) -> Reply:
         """Send a request; returns when the head of the answer is there."""
-        url = self._urls.get(path)
-        if url is None:
-            url = URL(f"{self._base}{path}", encoded=True)
-            if "?" not in path:
-                # The routes are few; a query is the client's, and as many as it likes.
-                self._urls[path] = url
+        try:
+            # ASCII: a target is bytes of a URL, and what a client sent beyond that is not one.
+            head = self._head(method.encode("ascii"), path.encode("ascii"), headers, len(body))
+        except UnicodeEncodeError:
+            raise InvalidInput("the query holds characters that a URL does not", where="query") from None
+        link: Link | None = None
         try:
             async with asyncio.timeout(self._limits.answer_timeout_s):
-                response = await self._session.request(
-                    method, url, data=body or None, headers=self._headers(headers), allow_redirects=False
-                )
-        except TimeoutError:
-            raise UpstreamTimeout("the model's endpoint did not answer in time") from None
-        except (aiohttp.ClientError, OSError) as error:
-            raise UpstreamError(f"the model's endpoint cannot be reached ({type(error).__name__})") from None
-        return _HttpReply(response, self._limits.idle_timeout_s)
+                link = await self._pool.take(self._address)
+                await link.request([head, body] if body else [head])
+        except BaseException as error:
+            if link is not None:
+                link.abort()
+                link.release()
+            if isinstance(error, TimeoutError):
+                raise UpstreamTimeout("the model's endpoint did not answer in time") from None
+            if isinstance(error, OSError):
+                raise UpstreamError(f"the model's endpoint cannot be reached ({type(error).__name__})") from None
+            raise
+        return _HttpReply(link, self._limits.idle_timeout_s)
 
     async def close(self) -> None:
-        """The session belongs to `Upstreams`."""
+        """The pool belongs to `Upstreams`."""
 
-    def _headers(self, headers: Mapping[bytes, bytes]) -> dict[str, str]:
+    def _head(self, method: bytes, path: bytes, headers: Mapping[bytes, bytes], size: int) -> bytes:
         dropped = _HOP_BY_HOP
         if b"connection" in headers:
             # RFC 9110 section 7.6.1: what `Connection` names concerns this hop alone.
             dropped = dropped | {name.strip().lower() for name in headers[b"connection"].split(b",")}
-        passed = {
-            name.decode("latin-1"): value.decode("latin-1") for name, value in headers.items() if name not in dropped
-        }
+        passed = b"".join([b"%b: %b\r\n" % (name, value) for name, value in headers.items() if name not in dropped])
+        length = b"content-length: %d\r\n" % size if size or method != b"GET" else b""
         # Compressed answers could not be inspected as they pass.
-        passed["accept-encoding"] = "identity"
-        if self._key:
-            if self._dialect == "anthropic":
-                passed["x-api-key"] = self._key
-            else:
-                passed["authorization"] = f"Bearer {self._key}"
-        return passed
+        return b"%b %b%b HTTP/1.1\r\nhost: %b\r\naccept-encoding: identity\r\n%b%b%b\r\n" % (
+            method, self._address.base, path, self._address.name, length, self._own, passed,
+        )  # fmt: skip
 
 
 class _HttpReply:
-    __slots__ = ("_content", "_idle_s", "_response", "headers", "raw_headers", "status")
+    __slots__ = ("_idle_s", "_link", "headers", "raw_headers", "status")
 
-    def __init__(self, response: aiohttp.ClientResponse, idle_s: float) -> None:
-        self._response = response
-        self._content = response.content
+    def __init__(self, link: Link, idle_s: float) -> None:
+        self._link: Link | None = link
         self._idle_s = idle_s
-        self.status = response.status
-        self.headers = response.headers
-        self.raw_headers = response.raw_headers
+        self.status = link.status
+        self.headers = link.headers
+        self.raw_headers = link.raw_headers
 
     async def read(self) -> bytes:
+        link = self._link
+        if link is None:
+            return b""
+        # What is there already needs no clock.
+        if data := link.taken():
+            return data
         try:
             async with asyncio.timeout(self._idle_s):
-                return await self._content.readany()
+                return await link.read()
         except TimeoutError:
             raise UpstreamTimeout("the model's endpoint fell silent in mid-answer") from None
-        except (aiohttp.ClientError, OSError) as error:
-            raise UpstreamError(f"the model's endpoint broke off ({type(error).__name__})") from None
 
     def close(self) -> None:
-        if self._content.at_eof():
-            self._response.release()
-        else:
-            self._response.close()
+        if self._link is not None:
+            self._link.release()
+            self._link = None
 
 
 class Route:
@@ -162,33 +158,19 @@ class Route:
 class Upstreams:
     """All endpoints of a node, in the order of its configuration."""
 
-    def __init__(self, routes: list[Route], session: aiohttp.ClientSession | None = None) -> None:
+    def __init__(self, routes: list[Route], pool: Pool | None = None) -> None:
         self.routes = routes
-        self._session = session
+        self._pool = pool
 
     @classmethod
     def open(cls, settings: Mapping[str, UpstreamSettings], limits: Settings, demo: Upstream) -> "Upstreams":
         """Make the pool, inside the loop that will use it. Raises ConfigError where an address or a key is none."""
-        session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=limits.max_upstream_connections, ttl_dns_cache=60),
-            timeout=aiohttp.ClientTimeout(total=None, connect=limits.connect_timeout_s),
-            auto_decompress=False,
-            read_bufsize=_READ_BUFFER,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            skip_auto_headers=("User-Agent", "Content-Type", "Accept"),
-            # The environment names no proxy for us: what is connected to stands in the configuration alone.
-            trust_env=False,
-        )
-        try:
-            routes = [
-                Route(name, each, demo if each.url.startswith("demo:") else HttpUpstream(each, session, limits))
-                for name, each in settings.items()
-            ]
-        except ConfigError:
-            # Nothing is connected yet; letting go of the empty pool is all there is to close.
-            session.detach()
-            raise
-        return cls(routes, session)
+        pool = Pool(limits.max_upstream_connections, limits.connect_timeout_s)
+        routes = [
+            Route(name, each, demo if each.url.startswith("demo:") else HttpUpstream(each, pool, limits))
+            for name, each in settings.items()
+        ]
+        return cls(routes, pool)
 
     def route(self, model: str, dialect: str) -> Route:
         """The first upstream that takes the model. Raises InvalidInput."""
@@ -201,8 +183,8 @@ class Upstreams:
 
     async def close(self) -> None:
         """Close the pool."""
-        if self._session is not None:
-            await self._session.close()
+        if self._pool is not None:
+            self._pool.close()
 
 
 def _key(settings: UpstreamSettings) -> str:
