@@ -101,3 +101,27 @@ def test_without_a_place_to_keep_it_all_works(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
 
     assert list(HyperscanMatcher(PATTERNS).which(TEXT)) == [0]
+
+
+def test_what_is_no_file_is_nothing(cache: Path) -> None:
+    """A directory or a pipe in its place: not read, and never waited for."""
+    keep("a.bin", b"content")
+    (cache / "b.bin").mkdir()
+    os.mkfifo(cache / "c.bin", 0o600)
+
+    assert fetch("b.bin") is None
+    assert fetch("c.bin") is None
+
+
+def test_without_a_home_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user without a home directory is no error."""
+
+    def homeless() -> Path:
+        raise RuntimeError("no home directory")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", homeless)
+
+    keep("a.bin", b"content")
+
+    assert fetch("a.bin") is None

@@ -3,9 +3,10 @@
 
 import asyncio
 import datetime as dt
+import socket
 import ssl
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from shieldwall.core.errors import ConfigError, UpstreamError
-from shieldwall.gateway.link import Address, Link, Pool
+from shieldwall.gateway.link import Address, Headers, Link, Pool
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 ASK = [b"POST /v1/x HTTP/1.1\r\nhost: h\r\ncontent-length: 2\r\n\r\n", b"{}"]
@@ -60,6 +61,15 @@ async def talking(server: Server, tls: ssl.SSLContext | None = None, limit: int 
     finally:
         pool.close()
         listening.close()
+        # Some turns for both sides to hear that it is over.
+        await asyncio.sleep(0.02)
+
+
+async def until_gone(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Keep a connection open until the other side closes it."""
+    with suppress(ConnectionError):
+        await reader.read(1)
+    writer.close()
 
 
 async def ask(pool: Pool, address: Address) -> tuple[int, bytes, Link]:
@@ -217,6 +227,161 @@ async def test_a_request_beyond_the_limit_waits_for_a_place() -> None:
         first.release()
 
         assert (await waiting)[1] == b"{}"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [b"x-trailer: " + b"a" * 200_000, b"".join(b"x-%d: a\r\n" % number for number in range(20_000))],
+)
+async def test_an_answer_without_an_end_is_left(more: bytes) -> None:
+    """Trailers that go on and on cost a bounded number of bytes."""
+    server = Server(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n" + more)
+    async with talking(server) as pool:
+        with pytest.raises(UpstreamError, match="broke off"):
+            await ask(pool, server.address)
+
+
+async def test_interim_answers_without_an_end_are_left() -> None:
+    """A hundred thousand times `wait` is not an answer."""
+    server = Server(b"HTTP/1.1 100 Continue\r\n\r\n" * 100_000)
+    async with talking(server) as pool:
+        with pytest.raises(UpstreamError):
+            await ask(pool, server.address)
+
+
+async def test_a_status_that_is_none_is_no_answer() -> None:
+    """Nobody waits ten minutes for another."""
+    server = Server(b"HTTP/1.1 000 X\r\nContent-Length: 2\r\n\r\n{}")
+    async with talking(server) as pool:
+        with pytest.raises(UpstreamError):
+            await ask(pool, server.address)
+
+
+async def test_what_arrived_while_nobody_asked_is_not_the_next_answer() -> None:
+    """An endpoint says 408 to an idle connection while the loop is busy: the connection is left, not believed."""
+    server = Server()
+
+    async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        server.connections += 1
+        await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(2)
+        writer.write(OK)
+        await until_gone(reader, writer)
+
+    server.serve = once  # type: ignore[method-assign]
+    async with talking(server) as pool:
+        _, _, link = await ask(pool, server.address)
+        peer, own = socket.socketpair()
+        real, link._transport = link._transport, Waiting(own)  # type: ignore[assignment]
+        peer.send(b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 5\r\n\r\nstale")
+        status, _, other = await ask(pool, server.address)
+        assert real is not None
+        real.abort()
+        peer.close()
+        own.close()
+
+    assert (status, other is link, server.connections) == (200, False, 2)
+
+
+class Waiting:
+    """A transport on whose socket something arrived that the loop did not hand over yet."""
+
+    def __init__(self, own: socket.socket) -> None:
+        self.own = own
+
+    def get_extra_info(self, _: str) -> socket.socket:
+        return self.own
+
+    def is_closing(self) -> bool:
+        return False
+
+    def abort(self) -> None:
+        pass
+
+
+async def test_a_request_that_was_not_taken_whole_ends_the_connection() -> None:
+    """The endpoint answers early; what is left of the body must not run into the next request."""
+    server, over = Server(), asyncio.Event()
+
+    async def early(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        server.connections += 1
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 2\r\n\r\n{}")
+        await over.wait()
+        writer.close()
+
+    server.serve = early  # type: ignore[method-assign]
+    async with talking(server) as pool:
+        link = await pool.take(server.address)
+        await link.request([b"POST /v1/x HTTP/1.1\r\nhost: h\r\ncontent-length: 30000000\r\n\r\n", bytes(30_000_000)])
+        assert (link.status, await link.read(), await link.read()) == (413, b"{}", b"")
+        link.release()
+        over.set()
+
+        assert not link.is_open
+
+
+async def test_a_half_answer_is_not_the_whole_when_we_hang_up() -> None:
+    """Closing the pool ends an answer of unstated length; it was not over."""
+    server = Server(b"HTTP/1.1 200 OK\r\n\r\nhalf")
+    async with talking(server) as pool:
+        link = await pool.take(server.address)
+        await link.request(ASK)
+        first = await link.read()
+        pool.close()
+        with pytest.raises(UpstreamError):
+            await link.read()
+
+    assert first == b"half"
+
+
+async def test_connections_that_are_not_needed_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a burst, those that were idle too long go although others are used."""
+    monkeypatch.setattr("shieldwall.gateway.link._IDLE_S", 0.05)
+    server = Server(*[OK] * 10)
+    async with talking(server) as pool:
+        links = [await pool.take(server.address) for _ in range(6)]
+        for link in links:
+            await link.request(ASK)
+            while await link.read():
+                pass
+            link.release()
+        await asyncio.sleep(0.1)
+        await ask(pool, server.address)
+
+        assert sum(link.is_open for link in links) == 0
+
+
+def test_a_header_sent_twice_is_both() -> None:
+    """What one reader takes first and another last is seen as both (RFC 9110 section 5.2)."""
+    headers = Headers([(b"Content-Encoding", b"gzip"), (b"content-encoding", b"identity"), (b"X", b"1")])
+
+    assert dict(headers) == {"content-encoding": "gzip, identity", "x": "1"}
+
+
+async def test_connections_that_share_a_buffer_do_not_mix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many answers at once, over TLS, each larger than what is read at a time."""
+    context = certificate(tmp_path, ["localhost"])
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "server.pem"))
+    server = Server()
+    server.address = server.address._replace(host="localhost")
+
+    async def large(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        server.connections += 1
+        mark = b"%04d" % server.connections
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 400000\r\n\r\n")
+        for _ in range(100):
+            writer.write(mark * 1_000)
+            await asyncio.sleep(0)
+        await until_gone(reader, writer)
+
+    server.serve = large  # type: ignore[method-assign]
+    async with talking(server, context, limit=16) as pool:
+        answers = await asyncio.gather(*(ask(pool, server.address) for _ in range(16)))
+
+    assert sorted({body[:4] for _, body, _ in answers}) == [b"%04d" % number for number in range(1, 17)]
+    assert all(body == body[:4] * 100_000 for _, body, _ in answers)
 
 
 def certificate(directory: Path, names: Sequence[str]) -> ssl.SSLContext:

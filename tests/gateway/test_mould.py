@@ -110,3 +110,49 @@ def test_tool_arguments_still_wait_until_they_are_whole() -> None:
     raw = b"".join(b"event: content_block_delta\ndata: " + json.dumps(value).encode() + b"\n\n" for value in values)
 
     both_ways(raw, [5, 300], ANTHROPIC, enforce=True)
+
+
+def block(kind: str, **more: object) -> bytes:
+    """An event that begins a content block."""
+    value = {"type": "content_block_start", "index": 0, "content_block": {"type": kind, "id": "i", "name": "n"} | more}
+    return b"event: content_block_start\ndata: " + json.dumps(value).encode() + b"\n\n"
+
+
+@MODES
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (block("zzz", input={}), block("tool_use", input={})),
+        (block("zzz", input={"url": "u"}), block("tool_use", input={"url": ATTACK})),
+        (block("zzz", title="t"), block("document", title=ATTACK)),
+        (block("zzz", data="aGVsbG8="), block("redacted_thinking", data="aGVsbG8=")),
+        (
+            block("x", source={"type": "zzz", "data": "aGVsbG8="}),
+            block("x", source={"type": "base64", "data": "aGVsbG8="}),
+        ),
+        (frame(ANTHROPIC, "a", type="zzz"), frame(ANTHROPIC, ATTACK, type="message_delta")),
+    ],
+)
+def test_a_value_that_decides_how_an_event_is_read_is_no_hole(first: bytes, second: bytes, mode: str) -> None:
+    """An unknown `type` first, a known one in its place then: the second is read as what it is."""
+    both_ways(first + second + second + ending(ANTHROPIC), [], ANTHROPIC, enforce=mode == "enforce")
+
+
+def test_what_may_wait_is_counted_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Events that wait for a held text count towards the limit one by one, also where they are judged in a row."""
+    monkeypatch.setattr(stream, "_MAX_CASTS", 32)
+    pad = "a" * 7_800
+    texts = ["tab\t", "word ", "My", *[""] * 540, " cat sat", " on"]
+    raw = b"".join(frame(OPENAI, text, id=pad) for text in texts) + ending(OPENAI)
+
+    both_ways(raw, [], OPENAI, enforce=True)
+    both_ways(raw, list(range(0, len(raw), 262_144)), OPENAI, enforce=True)
+
+
+def test_bytes_between_events_that_are_no_text_are_named() -> None:
+    """A compressed stream that does not say so must not pass as comments."""
+    raw = b"\x1f\x8b\x08\xff\xfe compressed\n\n" + ending(OPENAI)
+
+    _, findings, _ = run(raw, [], OPENAI, enforce=True)
+
+    assert "shieldwall.uninspected.framing.1" in {finding.rule for finding in findings}

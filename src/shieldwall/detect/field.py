@@ -327,7 +327,8 @@ def _pull_together(window: bytes) -> tuple[bytes, list[int]]:
     """Runs of single letters without their separators, a NUL after each run, and where each byte stood."""
     letters = bytearray()
     positions: list[int] = []
-    for run in _RUN.finditer(window):
+    # The first byte is context: what stood before it is not here, so no run may begin on it.
+    for run in _RUN.finditer(window, 1):
         for position in range(run.start(), run.end()):
             if CLASSES[window[position]] in b"a0":
                 letters.append(window[position])

@@ -23,23 +23,35 @@ _MAX_FILES = 32
 
 def fetch(name: str) -> bytes | None:
     """What was kept under a name; none where there is nothing, or nothing to be trusted."""
-    path = _directory() / name
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:
-        return None
-    with os.fdopen(descriptor, "rb") as file:
-        if not (_is_ours(os.fstat(descriptor)) and _is_ours(path.parent.stat())):
-            return None
-        data = file.read(_MAX_BYTES)
-    body = data[_DIGEST_BYTES:]
-    return body if hashlib.sha256(body).digest() == data[:_DIGEST_BYTES] else None
+    with contextlib.suppress(OSError, RuntimeError):
+        path = _directory() / name
+        # Without blocking: whatever stands there must not make anybody wait.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            status = os.fstat(descriptor)
+            if not (stat.S_ISREG(status.st_mode) and _is_ours(status) and _is_ours(path.parent.stat())):
+                return None
+            data = _read(descriptor)
+        finally:
+            os.close(descriptor)
+        body = data[_DIGEST_BYTES:]
+        if hashlib.sha256(body).digest() == data[:_DIGEST_BYTES]:
+            return body
+    return None
+
+
+def _read(descriptor: int) -> bytes:
+    parts, left = [], _MAX_BYTES
+    while left > 0 and (part := os.read(descriptor, min(left, 1 << 20))):
+        parts.append(part)
+        left -= len(part)
+    return b"".join(parts)
 
 
 def keep(name: str, data: bytes) -> None:
     """Keep data under a name, replacing what was there; where that is not possible, do nothing."""
-    directory = _directory()
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, RuntimeError):
+        directory = _directory()
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not _is_ours(directory.stat()):
             return

@@ -10,6 +10,7 @@ CPU of all judging, see docs/performance.md.
 """
 
 import asyncio
+import select
 import ssl
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -23,9 +24,12 @@ from shieldwall.core.errors import ConfigError, UpstreamError
 __all__ = ["Address", "Headers", "Link", "Pool"]
 
 _MAX_HEAD_BYTES = 64 << 10
-"""Of an answer's status line and headers; providers' are about 2 KB."""
-_HELD_BYTES = 32 << 10
+"""Of an answer's status line and headers, and of whatever else stands between two pieces of its body, such as trailers;
+providers' heads are about 2 KB."""
+_HELD_BYTES = 8 << 10
 """Of an answer that nobody read yet, before the socket is left alone."""
+_READ_BYTES = 16 << 10
+"""Taken from a socket at once."""
 _IDLE_S = 30.0
 """How long an unused connection is kept: many endpoints close theirs after a minute."""
 
@@ -67,12 +71,15 @@ class Address(NamedTuple):
 
 
 class Headers(Mapping[str, str]):
-    """Headers of an answer by name, case aside; of a repeated one the last."""
+    """Headers of an answer by name, case aside; a repeated one joined as RFC 9110 section 5.2 says."""
 
     __slots__ = ("_found",)
 
     def __init__(self, raw: list[tuple[bytes, bytes]]) -> None:
-        self._found = {name.lower(): value for name, value in raw}
+        self._found: dict[bytes, bytes] = {}
+        for name, value in raw:
+            low = name.lower()
+            self._found[low] = self._found[low] + b", " + value if low in self._found else value
 
     def __getitem__(self, name: str) -> str:
         return self._found[name.lower().encode("latin-1")].decode("latin-1")
@@ -84,11 +91,11 @@ class Headers(Mapping[str, str]):
         return len(self._found)
 
 
-class Link(asyncio.Protocol):
+class Link(asyncio.BufferedProtocol):
     """One connection, one exchange at a time; the attributes are the answer's once `request` returned."""
 
     __slots__ = (
-        "_chunks", "_done", "_failure", "_head_bytes", "_held", "_interim", "_loop", "_named", "_parser", "_paused",
+        "_chunks", "_done", "_failure", "_held", "_interim", "_loop", "_named", "_overhead", "_parser", "_paused",
         "_pool", "_reusable", "_transport", "_until_close", "_waiter", "headers", "raw_headers", "status",
     )  # fmt: skip
 
@@ -102,7 +109,7 @@ class Link(asyncio.Protocol):
     def _reset(self) -> None:
         self._parser = httptools.HttpResponseParser(self)
         self._chunks: deque[bytes] = deque()
-        self._held = self._head_bytes = self._named = 0
+        self._held = self._overhead = self._named = 0
         self._paused = self._interim = self._until_close = self._done = False
         self._failure = ""
         self._waiter: asyncio.Future[None] | None = None
@@ -151,15 +158,32 @@ class Link(asyncio.Protocol):
 
     def release(self) -> None:
         """The exchange is over: the connection goes back to the pool, or is closed when its answer was not read out."""
-        if self._done and not self._chunks and self.is_open:
+        # An endpoint may answer before it took the whole request; what is left of that would follow into the next.
+        if self._done and not self._chunks and self.is_open and not self._unsent:
             self._pool.give_back(self)
         else:
             self.abort()
             self._pool.left(self)
 
+    @property
+    def _unsent(self) -> int:
+        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether nothing arrived that the loop did not hand over yet: an answer nobody asked for, or the end."""
+        sock = self._transport.get_extra_info("socket") if self._transport is not None else None
+        if sock is None:
+            return False
+        poll = select.poll()
+        poll.register(sock.fileno(), select.POLLIN)
+        return not poll.poll(0)
+
     def abort(self) -> None:
         """Close at once; an upstream in mid-answer is told by it."""
         self._reusable = False
+        if not self._done:
+            self._failure = self._failure or "closed by the gateway"
         if self._transport is not None:
             self._transport.abort()
 
@@ -189,17 +213,20 @@ class Link(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing more comes. An answer without a stated length is over by this, any other broke off."""
-        if self._until_close and exc is None and self.status:
+        if self._until_close and exc is None and self.status and not self._failure:
             self._done = True
         self._fail("connection closed" if exc is None else type(exc).__name__)
         self._pool.forget(self)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  the loop's signature
+        """Where the next bytes go: small, as the loop would else take a quarter of a megabyte at once."""
+        return self._pool.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
         """Some bytes of the answer."""
-        if not self.status:
-            self._head_bytes += len(data)
+        self._overhead += nbytes
         try:
-            self._parser.feed_data(data)
+            self._parser.feed_data(self._pool.buffer[:nbytes])
         except httptools.HttpParserUpgrade:
             self._fail("it changes the protocol")
             self.abort()
@@ -207,8 +234,8 @@ class Link(asyncio.Protocol):
             self._fail("its answer is not HTTP")
             self.abort()
         else:
-            if not self.status and self._head_bytes > _MAX_HEAD_BYTES:
-                self._fail("the head of its answer is too long")
+            if self._overhead > _MAX_HEAD_BYTES and not self._done:
+                self._fail("its answer is all head and no body")
                 self.abort()
         if self._held > _HELD_BYTES and not self._paused and self._transport is not None and not self._done:
             self._paused = True
@@ -216,6 +243,11 @@ class Link(asyncio.Protocol):
         self._wake()
 
     # Called by the parser.
+
+    def on_message_begin(self) -> None:
+        """An answer begins; after a whole one there must be none."""
+        if self._done:
+            raise ValueError("an answer nobody asked for")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header; those of trailers are not the answer's."""
@@ -228,12 +260,15 @@ class Link(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         """The head is there; an interim one (RFC 9110 section 15.2) announces another."""
         status = self._parser.get_status_code()
+        if status < 100:
+            raise ValueError("a status that is none")
         self._interim = 100 <= status < 200
         if self._interim:
             self.raw_headers = []
             return
-        if self._done or self.status:
-            raise ValueError("an answer nobody asked for")
+        if self.status:
+            raise ValueError("a second head")
+        self._overhead = 0
         self.headers = Headers(self.raw_headers)
         self.status = status
         self._until_close = "content-length" not in self.headers and "transfer-encoding" not in self.headers
@@ -241,6 +276,7 @@ class Link(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         """Some of the body, its framing removed."""
+        self._overhead = 0
         if not self._interim:
             self._chunks.append(body)
             self._held += len(body)
@@ -265,6 +301,8 @@ class Pool:
         self._places: dict[Link, tuple[str, int, bool]] = {}
         self._free = asyncio.Semaphore(limit)
         self._connect_timeout_s = connect_timeout_s
+        self.buffer = memoryview(bytearray(_READ_BYTES))
+        """One for all connections: between asking for it and handing it over filled, the loop does nothing else."""
         self._tls: ssl.SSLContext | None = None
 
     async def take(self, address: Address) -> Link:
@@ -275,13 +313,13 @@ class Pool:
         idle = self._idle.get(place)
         while idle:
             since, link = idle.pop()
-            if link.is_open and loop.time() - since < _IDLE_S:
+            if link.is_open and loop.time() - since < _IDLE_S and link.is_silent:
                 self._places[link] = place
                 return link
             link.abort()
-        if address.tls and self._tls is None:
-            self._tls = ssl.create_default_context()
         try:
+            if address.tls and self._tls is None:
+                self._tls = ssl.create_default_context()
             async with asyncio.timeout(self._connect_timeout_s):
                 _, link = await loop.create_connection(
                     lambda: Link(self),
@@ -301,7 +339,12 @@ class Pool:
         place = self._places.pop(link, None)
         if place is not None:
             self._free.release()
-            self._idle.setdefault(place, deque()).append((asyncio.get_running_loop().time(), link))
+            now = asyncio.get_running_loop().time()
+            idle = self._idle.setdefault(place, deque())
+            # The one used last is used next, so those at the other end may never be again.
+            while idle and now - idle[0][0] >= _IDLE_S:
+                idle.popleft()[1].abort()
+            idle.append((now, link))
 
     def left(self, link: Link) -> None:
         """The connection was closed by whoever used it."""

@@ -22,6 +22,8 @@ from shieldwall.gateway.wire import Place, decode
 __all__ = ["Hole", "Mould", "cast"]
 
 _PLAIN = re.compile(rb'[^"\\\x00-\x1f\x7f-\xff]*')
+_FREE = frozenset({"/obfuscation"})
+"""Values that differ from event to event and mean nothing to any reader: the padding of OpenAI's streams."""
 _MAX_HOLES = 4
 _MAX_BYTES = 8192
 """Of an event; a longer one is not one of hundreds."""
@@ -72,6 +74,9 @@ def cast(dialect: Dialect, raw: bytes, deltas: Sequence[Delta], constant: Sequen
     wanted = [delta for delta in deltas if delta.grows or delta.path not in constant]
     paths = [delta.path for delta in deltas]
     if not 1 <= len(wanted) <= _MAX_HOLES or len(raw) > _MAX_BYTES:
+        return None
+    # A value that does not grow may decide how the event is read, as `type` does: a probe cannot stand for all of them.
+    if any(not delta.grows and delta.path not in _FREE for delta in wanted):
         return None
     holes: list[tuple[int, int, Delta]] = []
     for delta in wanted:

@@ -290,7 +290,12 @@ async def _durable(recorded: Recorded | None) -> int | None:
 
 def _is_stream(reply: Reply) -> bool:
     kind = reply.headers.get("Content-Type", "")
-    return kind.startswith("text/event-stream") and reply.headers.get("Content-Encoding", "identity") == "identity"
+    # Two types are none we know: one reader takes the first, another the last.
+    return (
+        kind.startswith("text/event-stream")
+        and "," not in kind
+        and reply.headers.get("Content-Encoding", "identity") == "identity"
+    )
 
 
 async def _next(reply: Reply, *, ending: bool) -> bytes:

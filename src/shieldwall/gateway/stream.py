@@ -123,7 +123,9 @@ class Gate:
             return
         hole = self._mould.holes[0]
         field = self._fields.get(hole.path) if hole.grows else None
-        release = field.judge.skim(b"".join(text for _, text in run)) if field is not None else None
+        # What waits is counted event by event, and its limit must not depend on how the bytes came.
+        fits = not self._waiting and sum(len(raw) for raw, _ in run) <= self._max_held
+        release = field.judge.skim(b"".join(text for _, text in run)) if field is not None and fits else None
         for raw, text in run:
             if field is None or release is None:
                 self._fill(raw, [text], out)
@@ -158,6 +160,9 @@ class Gate:
         found: list[Finding] = []
         if event.other:
             self._grow(_loose(event.other), marks, found)
+            if "\ufffd" in event.other:
+                # Bytes that are no text between events: whoever takes them for something else was not protected.
+                found.append(uninspected("", Surface.RESPONSE, "framing"))
         if self._dialect.is_last(event.name, event.data):
             self.ending = True
         if event.data and event.data != b"[DONE]":

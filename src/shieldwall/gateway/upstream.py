@@ -185,6 +185,8 @@ class Upstreams:
         """Close the pool."""
         if self._pool is not None:
             self._pool.close()
+            # The loop closes what was left in its next turn.
+            await asyncio.sleep(0)
 
 
 def _key(settings: UpstreamSettings) -> str:
