@@ -173,7 +173,9 @@ def versions(packages: Iterable[str] = ("shieldwall", "httptools", "uvloop", "ms
     return found
 
 
-def report(benchmark: str, figures: list[Figure], more_versions: dict[str, str] | None = None) -> Report:
+def report(
+    benchmark: str, figures: list[Figure], more_versions: dict[str, str] | None = None, area: str = "gateway"
+) -> Report:
     """Put figures together with their circumstances."""
     return Report(
         benchmark=benchmark,
@@ -181,7 +183,7 @@ def report(benchmark: str, figures: list[Figure], more_versions: dict[str, str] 
         machine=machine(),
         versions=versions() | (more_versions or {}),
         figures=figures,
-        command=" ".join(["python -m bench.gateway." + benchmark, *sys.argv[1:]]),
+        command=" ".join([f"python -m bench.{area}.{benchmark}", *sys.argv[1:]]),
     )
 
 

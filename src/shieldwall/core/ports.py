@@ -5,9 +5,10 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any, Protocol
 
 from shieldwall.core.event import Event
+from shieldwall.core.sketch import Match, Meaning, Sketch
 from shieldwall.core.verdict import Decision, Finding, Verdict
 
-__all__ = ["Bus", "Detector", "Journal", "Policy", "Recorded", "Share", "StreamJudge"]
+__all__ = ["Bus", "Canaries", "Detector", "Journal", "Policy", "Recorded", "Share", "Signatures", "StreamJudge"]
 
 
 class StreamJudge(Protocol):
@@ -82,6 +83,36 @@ class Share(Protocol):
 
     def offer(self, event: Event, verdict: Verdict) -> None:
         """Called once per verdict, after it was decided."""
+
+
+class Signatures(Protocol):
+    """Knows texts by their sketches and finds them again, changed or wrapped. All sketches are under one key."""
+
+    def match(self, sketch: Sketch) -> list[Match]:
+        """Known texts of which a piece stands in the sketched text, best first.
+
+        Raises:
+            InvalidInput: The sketch was made under another key.
+        """
+
+    def insert(self, sketch: Sketch, meaning: Meaning) -> None:
+        """Know a text from now on: the next `match` finds it. The same sketch again replaces its meaning.
+
+        Raises:
+            InvalidInput: The sketch was made under another key, is not well formed, or has too little to compare.
+            LimitExceeded: No more can be held.
+        """
+
+
+class Canaries(Protocol):
+    """Knows harmless texts: what would hit one of them must not go live."""
+
+    def hits(self, sketch: Sketch) -> int:
+        """How many harmless texts hold a piece of the sketch.
+
+        Raises:
+            InvalidInput: The sketch was made under another key.
+        """
 
 
 class Bus(Protocol):
