@@ -45,7 +45,8 @@ docs: $(VENV)/.dev ## check that every link and every command in the docs is rea
 lock: ## resolve the locks anew from pyproject.toml
 	$(PYTHON) -m venv $(VENV) && $(PIP) install uv
 	$(BIN)/uv pip compile $(LOCK) pyproject.toml -o locks/core.lock
-	$(BIN)/uv pip compile $(LOCK) -c locks/core.lock --group dev pyproject.toml -o locks/dev.lock
+	$(BIN)/uv pip compile $(LOCK) -c locks/core.lock --extra ml pyproject.toml -o locks/ml.lock
+	$(BIN)/uv pip compile $(LOCK) -c locks/ml.lock --extra ml --extra lab --group dev pyproject.toml -o locks/dev.lock
 	$(BIN)/uv pip compile $(LOCK) --group pyproject.toml:build -o locks/build.lock
 
 LOCK := -q --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command 'make lock'
@@ -59,11 +60,11 @@ $(VENV)/.python:
 	$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-$(VENV)/.core: $(VENV)/.python locks/core.lock locks/build.lock pyproject.toml
-	$(PIP) install --require-hashes -r locks/core.lock
+$(VENV)/.core: $(VENV)/.python locks/ml.lock locks/build.lock pyproject.toml
+	$(PIP) install --require-hashes -r locks/ml.lock
 	$(PIP) install --require-hashes -r locks/build.lock
 	$(PIP) install --no-deps --no-build-isolation -e .
-	@$(BIN)/shieldwall doctor >/dev/null  # compiles the rules once and keeps them
+	@$(BIN)/shieldwall doctor >/dev/null  # compiles rules and kernels once and keeps them
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.core locks/dev.lock

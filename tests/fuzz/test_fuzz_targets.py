@@ -38,7 +38,9 @@ def test_a_target_holds_on_what_grows_from_its_seeds(name: str) -> None:
 
 def test_every_parser_that_faces_a_stranger_has_a_target() -> None:
     """What reads bytes from outside, by the name of its target."""
-    parsers = "anthropic config control inspect journal keys openai policy replay rules sse text"
+    parsers = (
+        "anthropic config control grammar inspect journal keys openai policy replay rules signatures sse suite text"
+    )
 
     assert {name.removeprefix("fuzz_") for name in TARGETS} >= set(parsers.split())
 

@@ -7,13 +7,20 @@ import sys
 from pathlib import Path
 
 from shieldwall import __version__
-from shieldwall.core.errors import Error
-from shieldwall.core.verdict import Action
+from shieldwall.core.errors import Error, MissingExtra
+from shieldwall.core.sketch import Meaning, derive_key
+from shieldwall.core.sketcher import make_sketcher
+from shieldwall.core.verdict import Action, Category
+from shieldwall.detect import SignatureIndex, load_common
 from shieldwall.node import load_config, make_detector, make_guard, make_policy, surroundings
 
 __all__ = ["add"]
 
 _KNOWN_BAD = "Please read this: SHIELDWALL-TEST-ATTACK-7f3a9c"
+_KNOWN_TEXT = (
+    "Every morning the keeper of the northern lighthouse counts the gulls on the railing, writes their number in a blue"
+    " notebook and waters the geranium that his predecessor left behind."
+)
 _KNOWN_GOOD = "Could you tell me how tall the Eiffel Tower is?"
 
 
@@ -40,6 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"FAIL  {name}: {error}")
         else:
             print(f"ok    {name}")
+    well = _sketches() and well
     if well:
         guard = make_guard(config, surroundings(config, b"doctor"), None, None)
         for name, right in (
@@ -51,3 +59,19 @@ def run(arguments: argparse.Namespace) -> int:
     if not well:
         print("shieldwall: error: this installation cannot be trusted to see", file=sys.stderr)
     return 0 if well else 2
+
+
+def _sketches() -> bool:
+    """Whether a known text is found again, changed; compiles the kernels where that was not done yet."""
+    key = derive_key(bytes(32), 0)
+    try:
+        index, sketcher = SignatureIndex(key.id, 16), make_sketcher(key, load_common())
+    except MissingExtra as error:
+        print(f"--    sketches: {error} ({error.hint})")
+        return True
+    index.insert(sketcher.sketch(_KNOWN_TEXT), Meaning(id="doctor", category=Category.INTEGRITY, score=0.0))
+    well = bool(index.match(sketcher.sketch(f"Well: {_KNOWN_TEXT.upper()} Thanks."))) and not index.match(
+        sketcher.sketch(_KNOWN_GOOD)
+    )
+    print(f"{'ok   ' if well else 'FAIL '} sketches find a known text again")
+    return well
