@@ -37,7 +37,7 @@ _MAX_DEPTH = 24
 _SLOT = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d{1,18})-(\d{1,18})", re.ASCII)
 _NAME = re.compile(r"[a-z][a-z0-9_.]*")
-_FAMILY = re.compile(r"@ ([a-z][a-z0-9_.]*) (\w+) (\w+) ([a-z]{2,3}) (\d+) (.+)")
+_FAMILY = re.compile(r"@ ([a-z][a-z0-9_.]*) (\w+) (\w+) ([a-z]{2,3}) (\d{1,4}) (.+)", re.ASCII)
 
 CHANGES: Mapping[str, Callable[[str], str]] = {
     "cap": lambda text: text[:1].upper() + text[1:],
