@@ -9,7 +9,17 @@ import re
 from typing import NamedTuple
 
 from shieldwall.core.errors import RuleError
-from shieldwall.detect.phrase import ROT13, SEPARATOR, SKELETON, Compiled, beginnings, compile_phrase, is_ascii, parse
+from shieldwall.detect.phrase import (
+    ROT13,
+    SEPARATOR,
+    SKELETON,
+    Compiled,
+    beginnings,
+    compile_phrase,
+    is_ascii,
+    least_letters,
+    parse,
+)
 from shieldwall.detect.rule import MAX_WIDTH, Rule, Variant
 
 __all__ = ["Anchor", "Forms", "compile_rule"]
@@ -59,7 +69,7 @@ def compile_rule(rule: Rule) -> Forms:
     if rule.variants and not is_ascii(nodes):
         raise RuleError("variants: only phrases of ASCII words without quotes and runs have them")
     spaced = compile_phrase(nodes, joined=True) if Variant.SPACED in rule.variants else None
-    if spaced is not None and sum(min(map(len, group)) for group in spaced.needs) < _SPACED_MIN:
+    if spaced is not None and least_letters(nodes) < _SPACED_MIN:
         raise RuleError("variants: the phrase is too short to be looked for as spaced letters")
     try:
         starts = beginnings(nodes) if rule.anchors else set()
@@ -86,7 +96,6 @@ def _anchor(text: str, plain: Compiled) -> Anchor:
     regex = (SEPARATOR + "{1,3}").join(word.decode() for word in words.split())
     compiled = Compiled(
         regex=f"[^0-9a-z]{regex}" + ("" if stem else "[^0-9a-z]"),
-        needs=tuple((word,) for word in sorted(words.split(), key=len, reverse=True)),
         width=plain.width,
         leading=True,
         trailing=not stem,

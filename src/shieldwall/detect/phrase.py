@@ -26,7 +26,6 @@ from typing import NamedTuple
 
 from shieldwall.core.errors import RuleError
 from shieldwall.core.text import fold
-from shieldwall.detect.literals import cost
 
 __all__ = [
     "ROT13",
@@ -39,6 +38,7 @@ __all__ = [
     "Run",
     "Word",
     "compile_phrase",
+    "least_letters",
     "parse",
 ]
 
@@ -117,8 +117,6 @@ class Compiled(NamedTuple):
 
     regex: str
     """For bytes; syntax and meaning shared by RE2 and Python's `re`."""
-    needs: tuple[tuple[bytes, ...], ...]
-    """Every match contains at least one literal of each group; the first group is the most telling one."""
     width: int
     """Longest match in bytes, borders included."""
     leading: bool
@@ -312,7 +310,6 @@ def compile_phrase(
         regex=(_BORDER if leading else "")
         + regex
         + (r"[\x00-\xff]" if loose and trailing else _BORDER if trailing else ""),
-        needs=_needs(nodes, form),
         width=width + leading + trailing,
         leading=leading,
         trailing=trailing,
@@ -395,16 +392,13 @@ def _escape(literal: bytes) -> str:
     return "".join(chr(byte) if chr(byte).isascii() and chr(byte).isalnum() else f"\\x{byte:02x}" for byte in literal)
 
 
-def _needs(nodes: tuple[Node, ...], form: _Form) -> tuple[tuple[bytes, ...], ...]:
-    """Groups of literals of which every match holds at least one each, the most telling group first."""
-    groups: list[tuple[bytes, ...]] = []
+def least_letters(nodes: tuple[Node, ...]) -> int:
+    """How many letters and digits every match has at least."""
+    count = 0
     for node in nodes:
         match node:
             case Word(text):
-                groups.append((form.letters(max(_fragments(text), key=len).encode()),))
-            case Quote(text):
-                groups.append((form.letters(text.encode()),))
+                count += sum(map(len, _fragments(text)))
             case Group(phrases, optional=False):
-                inner = [_needs(phrase, form) for phrase in phrases]
-                groups.append(tuple(sorted({literal for needs in inner for literal in needs[0]})))
-    return tuple(sorted(groups, key=cost))
+                count += min(map(least_letters, phrases))
+    return count

@@ -57,7 +57,6 @@ CLASSES = (
 _BLANK = r"[\x00-\x2f:-`{-\x7f]"
 _SPACED_ROW = Compiled(
     regex=f"{_BLANK}[a-z]{_BLANK}{{1,2}}[a-z]{_BLANK}{{1,2}}[a-z]{_BLANK}",
-    needs=(),
     width=9,
     leading=True,
     trailing=True,
