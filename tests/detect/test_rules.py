@@ -5,13 +5,15 @@ import base64
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from shieldwall.core.errors import RuleError, SelfTestFailed
 from shieldwall.core.event import Segment, Surface
 from shieldwall.core.verdict import Category
 from shieldwall.detect import SELFTEST_TEXT, Rule, RuleDetector, load_rules
 from shieldwall.detect.rulefile import parse_rules
-from tests.detect.corpus import HARMLESS, detector, event, shipped, toml
+from tests.detect.corpus import HARMLESS, detector, event, run, shipped, texts, toml
 
 
 @pytest.mark.parametrize("rule", shipped(), ids=lambda rule: rule.id)
@@ -223,3 +225,20 @@ def test_a_segment_is_judged_on_its_own_surface_only() -> None:
     assert detector().judge(event(text, surface=Surface.RESPONSE))
     assert not detector().judge(event(text, surface=Surface.PROMPT))
     assert Segment(text=text).surface == Surface.PROMPT
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(texts(), min_size=1, max_size=3))
+def test_the_filter_before_whole_texts_hides_nothing(parts: list[str]) -> None:
+    """What a whole event gives is what its fields give one by one, read as streams are."""
+    one_by_one = [
+        (finding.rule, finding.span)
+        for part in parts
+        for finding in run(detector().stream(event("")), [part.encode(errors="surrogatepass")])[0]
+    ]
+
+    found = detector().judge(event(*parts))
+
+    assert sorted((each.rule, each.span or (0, 0)) for each in found) == sorted(
+        (rule, span or (0, 0)) for rule, span in one_by_one
+    )

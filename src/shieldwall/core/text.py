@@ -24,7 +24,7 @@ from shieldwall.core.escapes import CONTEXT_CHARS, LOOK_AHEAD, SPECIAL, Escapes
 from shieldwall.core.fold import DROPPED, LEET, fold
 from shieldwall.core.origins import Origins
 
-__all__ = ["LEET", "LOOKBACK", "MAX_DEPTH", "MAX_VIEWS", "MAX_VIEW_BYTES", "Piece", "Reader", "fold"]
+__all__ = ["ENCODED", "LEET", "LOOKBACK", "MAX_DEPTH", "MAX_VIEWS", "MAX_VIEW_BYTES", "Piece", "Reader", "fold"]
 
 MAX_DEPTH = 3
 """How often decoded text is decoded again. A run nested deeper is reported by `overflow`."""
@@ -49,6 +49,15 @@ _MAX_RECENT = 64
 _RUN = b"a"
 _ESCAPE = b"e"
 """Also what the fold drops: both need the longer way, and one search is cheaper than two."""
+
+
+ENCODED = (
+    r"[0-9A-Za-z+/_\x0a\x0d-]{24}",
+    r"(?:[0-9A-Za-z+/_\x0a\x0d-]{2}[^0-9A-Za-z+/_\x0a\x0d-]){8}",
+    r"[\x01-\x08\x0b\x0c\x0e-\x1f\x7f]",
+)
+"""Regular expressions over bytes. An ASCII text without NUL, `%`, `&` and `\\` in which none of them occurs is its own
+only view: nothing in it is encoded and nothing is dropped. Upper and lower case are alike to them."""
 
 
 def _marks() -> bytes:

@@ -12,6 +12,7 @@ long as it lives itself. Source: Hyperscan developer reference, "Scratch space";
 import hashlib
 import threading
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import hyperscan
@@ -37,10 +38,11 @@ class _Desk(threading.local):
     """What one thread needs to scan; made when the thread first asks."""
 
     def __init__(self, database: "hyperscan.Database", owned: list[object]) -> None:
-        self.scratch = hyperscan.Scratch(database)
+        scratch = hyperscan.Scratch(database)
         self.context: list[int] = []
+        self.scan = partial(database.scan, match_event_handler=_note, context=self.context, scratch=scratch)
         # A thread's locals die with the thread; the matcher keeps the scratch until after its last scan.
-        owned.append((self.scratch, self.context))
+        owned.append((scratch, self.context))
 
 
 class HyperscanMatcher:
@@ -58,7 +60,7 @@ class HyperscanMatcher:
         desk = self._desk
         context = desk.context
         context.clear()
-        self._database.scan(data, match_event_handler=_note, context=context, scratch=desk.scratch)
+        desk.scan(data)
         if not context:
             return _NOTHING
         return sorted({index for index in context if index < self._size})

@@ -82,23 +82,35 @@ class RuleDetector:
 
     def _suspects(self, segments: Sequence[Segment]) -> Sequence[Segment]:
         """The segments that may hold something: all of them, or those in which something is encoded."""
+        texts = [segment.text.encode("utf-8", "surrogatepass") for segment in segments]
+        if self._is_clear(texts):
+            return ()
         plain: list[bytes] = []
         coded: list[Segment] = []
-        for segment in segments:
+        for segment, data in zip(segments, texts, strict=True):
             reader = Reader()
-            pieces = reader.feed(segment.text.encode(errors="surrogatepass"))
+            pieces = reader.feed(data)
             pieces += reader.end()
             if reader.overflow or any(piece.view for piece in pieces):
                 coded.append(segment)
             else:
                 plain += [piece.data for piece in pieces]
                 plain.append(b"\0")
-        return segments if plain and self._may_match(b"\0" + b"".join(plain)) else coded
+        return segments if plain and self._may_match(b"\0" + b"".join(plain), self._program.main) else coded
 
-    def _may_match(self, text: bytes) -> bool:
-        """Whether any rule on any surface may match."""
+    def _is_clear(self, texts: Sequence[bytes]) -> bool:
+        """Whether a look at the bytes says it all: nothing is encoded, and no rule on any surface occurs."""
+        joined = b"\0".join((b"", *texts, b""))
+        if not joined.isascii() or joined.count(b"\0") != len(texts) + 1:
+            return False
+        if b"%" in joined or b"&" in joined or b"\\" in joined:
+            return False
+        return not self._may_match(joined, self._program.clear)
+
+    def _may_match(self, text: bytes, matcher: Matcher) -> bool:
+        """Whether the matcher reports anything, or a rule in leet."""
         window = text.translate(SKELETON)
-        if self._program.main.which(window):
+        if matcher.which(window):
             return True
         letters = window.translate(DELEET)
         return letters != window and bool(self._program.leet.which(letters))
