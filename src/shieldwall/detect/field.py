@@ -110,13 +110,7 @@ class FieldJudge:
         limits: list[int] = []
         for piece in self._reader.feed(data):
             self._advance(piece.view, piece.data, found, limits, last=piece.last)
-        if not self._hold:
-            self._released = self._received
-            return self._received, found
-        self._last = (self._last + data[-4:])[-4:]
-        # Once released is released: a hit may begin before what an expired anchor let go, which nothing can call back.
-        self._released = max(self._released, min(self._received - incomplete(self._last), self._free(), *limits))
-        return self._released, found
+        return self._let_go(data, limits), found
 
     def skim(self, data: bytes) -> int | None:
         """See `StreamJudge.skim`: what `feed` does, for text in which no rule ends and nothing is encoded."""
@@ -138,11 +132,16 @@ class FieldJudge:
         view.tail = window[-program.keep :]
         view.base = over - len(view.tail)
         self._received += len(data)
+        return self._let_go(data, ())
+
+    def _let_go(self, data: bytes, limits: Sequence[int]) -> int:
+        """How much of the field may leave now that `data` was taken; not what stands behind a limit."""
         if not self._hold:
             self._released = self._received
             return self._received
         self._last = (self._last + data[-4:])[-4:]
-        self._released = max(self._released, self._free())
+        # Once released is released: a hit may begin before what an expired anchor let go, which nothing can call back.
+        self._released = max(self._released, min(self._received - incomplete(self._last), self._free(), *limits))
         return self._released
 
     def end(self) -> list[Finding]:

@@ -13,7 +13,7 @@ import msgspec
 from shieldwall.core.errors import InvalidInput, LimitExceeded
 from shieldwall.core.event import Role, Segment, Surface, Trust
 from shieldwall.core.verdict import Finding
-from shieldwall.gateway.dialect import Ask, Delta, Increment, Refusal
+from shieldwall.gateway.dialect import Ask, Delta, Increment, Refusal, opened
 from shieldwall.gateway.wire import MAX_DEPTH, Leaves, Place, decode, ordinal, pointer, refuse_duplicates
 
 __all__ = ["Anthropic"]
@@ -99,19 +99,7 @@ class Anthropic:
 
     def ask(self, body: bytes) -> Ask:
         """Read a messages request. Raises InvalidInput."""
-        value = decode(body)
-        if not isinstance(value, dict):
-            raise InvalidInput("the body must be a JSON object")
-        model = value.get("model")
-        if not isinstance(model, str) or not model:
-            raise InvalidInput("`model` must be a non-empty string", where="/model")
-        messages = value.get("messages")
-        if not isinstance(messages, list) or not messages:
-            raise InvalidInput("`messages` must be a non-empty list", where="/messages")
-        stream = value.get("stream")
-        if stream is not None and not isinstance(stream, bool):
-            raise InvalidInput("`stream` must be true or false", where="/stream")
-
+        value, model, stream = opened(body)
         leaves = Leaves(_KNOWN, _ENUMERATIONS)
         leaves.members += len(value)
         turns: list[tuple[int, int]] = []
@@ -126,7 +114,7 @@ class Anthropic:
             else:
                 leaves.member(name, item, f"/{pointer(name)}", _TOOLS if name in ("tools", "mcp_servers") else _UNKNOWN)
         refuse_duplicates(body, leaves.members)
-        return Ask(model, bool(stream), tuple(leaves.segments), leaves.uninspected, turns)
+        return Ask(model, stream, tuple(leaves.segments), leaves.uninspected, turns)
 
     def answer(self, body: bytes) -> tuple[tuple[Segment, ...], Sequence[Finding]]:
         """Read a message, or an error object. Raises InvalidInput."""

@@ -4,11 +4,12 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
+from shieldwall.core.errors import InvalidInput
 from shieldwall.core.event import Segment
 from shieldwall.core.verdict import Finding
-from shieldwall.gateway.wire import Place
+from shieldwall.gateway.wire import Place, decode
 
-__all__ = ["Ask", "Delta", "Dialect", "Increment", "Refusal"]
+__all__ = ["Ask", "Delta", "Dialect", "Increment", "Refusal", "opened"]
 
 
 class Ask(NamedTuple):
@@ -80,3 +81,24 @@ class Dialect(Protocol):
 
     def stream_error(self, refusal: Refusal, event: str) -> bytes:
         """The same as an event in mid-stream; the client raises it."""
+
+
+def opened(body: bytes) -> tuple[dict[str, Any], str, bool]:
+    """What every request with messages has: the object, its model, and whether a stream is asked for.
+
+    Raises:
+        InvalidInput: It is no such object; `where` names the member at fault. `messages` is a list that is not empty.
+    """
+    value = decode(body)
+    if not isinstance(value, dict):
+        raise InvalidInput("the body must be a JSON object")
+    model = value.get("model")
+    if not isinstance(model, str) or not model:
+        raise InvalidInput("`model` must be a non-empty string", where="/model")
+    messages = value.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise InvalidInput("`messages` must be a non-empty list", where="/messages")
+    stream = value.get("stream")
+    if stream is not None and not isinstance(stream, bool):
+        raise InvalidInput("`stream` must be true or false", where="/stream")
+    return value, model, bool(stream)

@@ -13,7 +13,7 @@ import msgspec
 from shieldwall.core.errors import InvalidInput
 from shieldwall.core.event import Role, Segment, Surface, Trust
 from shieldwall.core.verdict import Finding
-from shieldwall.gateway.dialect import Ask, Delta, Increment, Refusal
+from shieldwall.gateway.dialect import Ask, Delta, Increment, Refusal, opened
 from shieldwall.gateway.wire import Leaves, Place, decode, ordinal, pointer, refuse_duplicates
 
 __all__ = ["OpenAI"]
@@ -89,19 +89,7 @@ class OpenAI:
 
     def ask(self, body: bytes) -> Ask:
         """Read a chat completion request. Raises InvalidInput."""
-        value = decode(body)
-        if not isinstance(value, dict):
-            raise InvalidInput("the body must be a JSON object")
-        model = value.get("model")
-        if not isinstance(model, str) or not model:
-            raise InvalidInput("`model` must be a non-empty string", where="/model")
-        messages = value.get("messages")
-        if not isinstance(messages, list) or not messages:
-            raise InvalidInput("`messages` must be a non-empty list", where="/messages")
-        stream = value.get("stream")
-        if stream is not None and not isinstance(stream, bool):
-            raise InvalidInput("`stream` must be true or false", where="/stream")
-
+        value, model, stream = opened(body)
         leaves = Leaves(_KNOWN, _ENUMERATIONS)
         leaves.members += len(value)
         turns: list[tuple[int, int]] = []
@@ -115,7 +103,7 @@ class OpenAI:
                 place = _TOOLS if name in ("tools", "functions") else _UNKNOWN
                 leaves.member(name, item, f"/{pointer(name)}", place)
         refuse_duplicates(body, leaves.members)
-        return Ask(model, bool(stream), tuple(leaves.segments), leaves.uninspected, turns)
+        return Ask(model, stream, tuple(leaves.segments), leaves.uninspected, turns)
 
     def answer(self, body: bytes) -> tuple[tuple[Segment, ...], Sequence[Finding]]:
         """Read a chat completion, or an error object. Raises InvalidInput."""
