@@ -16,7 +16,7 @@ Every row has a group; rows of one group are on one side of any split. The same 
 import itertools
 import random
 import zlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import resources
 from typing import NamedTuple
@@ -32,6 +32,9 @@ CLASSES = ("benign", "injection", "jailbreak", "extraction", "harmful")
 _DROPPED = ("microsoft/BIPIA",)
 """Its attack sentences are ordinary tasks: only their place makes them attacks, and what is learnt is the carrier."""
 _COMPOSED_WEIGHT = 0.3
+_MAX_CARRIER = 700
+"""Code points. Longer documents with an attack do not say where it stands: most windows would teach the carrier."""
+_SAID = frozenset({"user", "prompt", "system"})
 _MAX_CHARS = 4000
 _MAX_SOURCE_ROWS = 6000
 _DISGUISED = 0.06
@@ -72,6 +75,8 @@ def public(rows: Iterable[Mapping[str, str]], *, unlicensed: bool = False) -> li
     for row in rows:
         if row["source"] in _DROPPED or (not unlicensed and row["licence"].startswith("none-stated")):
             continue
+        if row["label"] == "injection" and row["surface"] not in _SAID and len(row["text"]) > _MAX_CARRIER:
+            continue
         by_source[row["source"], row["label"]].append(row)
     samples = []
     for (source, label), found in sorted(by_source.items()):
@@ -84,7 +89,7 @@ def public(rows: Iterable[Mapping[str, str]], *, unlicensed: bool = False) -> li
             Sample(
                 row["text"][:_MAX_CHARS],
                 label,
-                _SURFACES[row["surface"]],
+                _SURFACES[str(row["surface"])],
                 row["language"],
                 source,
                 row["group"],
@@ -110,7 +115,8 @@ def made(grammar: Grammar, count: int, seed: int) -> list[Sample]:
     """
     chance = random.Random(seed)  # noqa: S311  chance for variety, not for secrets
     families = list(grammar.families.values())
-    weights = list(itertools.accumulate(_family_weights(families)))
+    each = list(_family_weights(families))
+    weights = list(itertools.accumulate(each))
     seen = _Seen()
     samples: list[Sample] = []
     for _ in range(2 * count):
@@ -126,7 +132,10 @@ def made(grammar: Grammar, count: int, seed: int) -> list[Sample]:
                 text, family.label, _SURFACES[family.surface], family.language, source, f"{source}/{len(samples)}", 1
             )
         )
-    return samples
+    # A family of whole texts gives few, one of many slots gives thousands: each is drawn by its weight all the same.
+    counts = Counter(sample.source for sample in samples)
+    shares = {f"made/{family.name}": weight for family, weight in zip(families, each, strict=True)}
+    return [sample._replace(weight=shares[sample.source] / counts[sample.source]) for sample in samples]
 
 
 def _family_weights(families: Sequence[Family]) -> Iterator[float]:
