@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from shieldwall import __version__
 from shieldwall.core.errors import Error
-from shieldwall.verbs import config, doctor, inspection, keys, lab, replay, up
+from shieldwall.verbs import config, doctor, inspection, keys, lab, ledger, replay, up
 
 __all__ = ["main"]
 
@@ -30,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
     top = _Parser(prog="shieldwall", description="An open defence layer in front of AI models.", epilog=_EXIT)
     top.add_argument("--version", action="version", version=f"shieldwall {__version__}")
     verbs = top.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
-    for module in (up, keys, inspection, replay, lab, doctor, config):
+    for module in (up, keys, inspection, replay, ledger, lab, doctor, config):
         module.add(verbs)
     return top
 

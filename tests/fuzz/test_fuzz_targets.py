@@ -39,7 +39,9 @@ def test_a_target_holds_on_what_grows_from_its_seeds(name: str) -> None:
 def test_every_parser_that_faces_a_stranger_has_a_target() -> None:
     """What reads bytes from outside, by the name of its target."""
     parsers = (
-        "anthropic config control grammar inspect journal keys openai policy replay rules signatures sse suite text"
+        "anthropic checkpoint config control cosignature encoder_folder fast_file grammar hours inspect journal keys "
+        "merkle note openai points policy proof_file register replay rules signatures sse suite text tiles trust vkey "
+        "witness"
     )
 
     assert {name.removeprefix("fuzz_") for name in TARGETS} >= set(parsers.split())

@@ -126,6 +126,8 @@ class EntryType(enum.StrEnum):
     """A checkpoint was signed."""
     LEDGER_COSIGNATURE = "ledger.cosignature"
     """A witness cosigned a checkpoint."""
+    LEDGER_HOUR = "ledger.hour"
+    """How many decisions an hour held, and in which entries: nothing of it can be left out unnoticed."""
     LEDGER_GAP = "ledger.gap"
     """For a time decisions could not be recorded."""
     LEDGER_DISCLOSE = "ledger.disclose"
