@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """What each package shows: few names, all real, all explained; and `import shieldwall` loads next to nothing."""
 
+import ast
 import importlib
+import importlib.util
 import inspect
 import json
 import pkgutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -18,8 +21,13 @@ from shieldwall.core.errors import ConfigError
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "words.json").read_text())
 FACES: dict[str, list[str]] = GOLDEN["faces"]
 HEAVY = frozenset(
-    "numpy numba onnxruntime pyarrow hyperscan re2 cedarpy aiohttp uvicorn uvloop cryptography asyncio".split()
+    "numpy numba onnx onnxruntime tokenizers torch pyarrow hyperscan re2 cedarpy aiohttp uvicorn uvloop cryptography"
+    " asyncio".split()
 )
+TORCH = frozenset({"shieldwall.lab.bert", "shieldwall.lab.teach_encoder", "shieldwall.lab.teach_fast"})
+"""Modules written in PyTorch, which no lock has: they are read here, never imported."""
+DRAWING_IN = frozenset({"shieldwall.lab.fast_trainer"})
+"""Modules that load one of these as soon as they are loaded: they are read, too, and imported late by all others."""
 
 
 def loaded_by(statement: str) -> set[str]:
@@ -145,21 +153,78 @@ def test_a_missing_docstring_would_be_noticed() -> None:
     assert found == ["Silent", "Silent.unsaid"]
 
 
+def module_names() -> list[str]:
+    """Every module of the house."""
+    return [each.name for each in pkgutil.walk_packages(shieldwall.__path__, "shieldwall.")]
+
+
 def modules() -> list[ModuleType]:
-    """Every module of the house; importing them all is itself part of the test."""
-    walked = pkgutil.walk_packages(shieldwall.__path__, "shieldwall.")
-    return [importlib.import_module(each.name) for each in walked]
+    """Those that need nothing beyond the locks; importing them all is itself part of the test."""
+    return [importlib.import_module(name) for name in module_names() if name not in TORCH | DRAWING_IN]
+
+
+def sources() -> dict[str, str]:
+    """The text of every module, imported or not."""
+    found = {name: importlib.util.find_spec(name) for name in module_names()}
+    return {name: Path(spec.origin).read_text("utf-8") for name, spec in found.items() if spec and spec.origin}
+
+
+def imported_by(source: str) -> Iterator[str]:
+    """Full names of the modules that a source imports, at its head or anywhere else."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (each.name for each in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{each.name}" for each in node.names)
+
+
+def loaded_at_once(source: str) -> set[str]:
+    """Those that are imported as soon as the module is: nothing inside a function, nothing for types alone."""
+    head = [
+        node
+        for node in ast.parse(source).body
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    ]
+    return set(imported_by(ast.unparse(ast.Module(head, []))))
 
 
 def test_every_module_opens_with_its_licence_and_its_sentence() -> None:
     """Each file says what it may be used for and what it is."""
-    wrong = []
-    for module in modules():
-        text = Path(str(module.__file__)).read_text("utf-8")
-        if not text.startswith("# SPDX-License-Identifier: Apache-2.0\n") or not (module.__doc__ or "").strip():
-            wrong.append(module.__name__)
+    licence = "# SPDX-License-Identifier: Apache-2.0\n"
+    wrong = [
+        name
+        for name, text in sources().items()
+        if not text.startswith(licence) or not (ast.get_docstring(ast.parse(text)) or "").strip()
+    ]
 
     assert wrong == []
+
+
+def test_torch_is_imported_by_training_alone() -> None:
+    """By exactly the modules named above, and nothing that is loaded without being asked for loads one of them."""
+    read = sources()
+    written_in_it = {
+        name for name, text in read.items() if any(f"{m}.".startswith("torch.") for m in imported_by(text))
+    }
+    drawing_in = {name for name, text in read.items() if loaded_at_once(text) & (TORCH | DRAWING_IN)}
+
+    assert set(read) == set(module_names())
+    assert written_in_it == TORCH
+    assert drawing_in - TORCH == DRAWING_IN
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["import torch", "from torch import nn", "def f():\n    import torch.nn", "if a:\n    from torch.nn import Linear"],
+)
+def test_an_import_of_torch_would_be_noticed(source: str) -> None:
+    """The check above bites; a name that only begins alike is none."""
+    assert any(f"{name}.".startswith("torch.") for name in imported_by(source))
+    assert not any(f"{name}.".startswith("torch.") for name in imported_by("import torchlight, numpy"))
+    assert loaded_at_once("from shieldwall.lab import bert") & TORCH
+    assert not loaded_at_once("def f():\n    from shieldwall.lab import bert") & TORCH
 
 
 def test_every_public_list_is_true() -> None:

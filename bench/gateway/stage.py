@@ -51,6 +51,8 @@ CONFIG: Final = """\
 url = "http://127.0.0.1:{port}"
 dialect = "openai"
 models = ["*"]
+[detect]
+learned = "off"
 """
 
 
@@ -206,7 +208,10 @@ def start_proxy(name: str, *, upstream_port: int, work: Path, program: str = "")
 
 
 def _shieldwall(program: str, port: int, upstream_port: int, data: Path) -> tuple[str, list[str], dict[str, str]]:
-    """Make a key and give the command of a node with keys, policy, rules and journal: what `up` does by default."""
+    """Make a key and give the command of a node with keys, policy, rules and journal.
+
+    Learned tiers are off: `bench.detect` measures what they cost.
+    """
     config = data.with_suffix(".toml")
     config.write_text(CONFIG.format(port=upstream_port))
     try:

@@ -16,10 +16,10 @@ import msgspec
 from shieldwall.adapters import BusShare, MemoryBus
 from shieldwall.core import config as toml
 from shieldwall.core.entry import EntryType, seal_entry
-from shieldwall.core.errors import ConfigError, DataLocked
+from shieldwall.core.errors import ConfigError, DataLocked, MissingExtra
 from shieldwall.core.event import event_id
 from shieldwall.core.guard import Guard, Surroundings
-from shieldwall.detect import RuleDetector, load_rules
+from shieldwall.detect import Cascade, RuleDetector, load_rules, make_cascade
 from shieldwall.gateway import DemoUpstream, Doors, Keys, Upstreams, UpstreamSettings
 from shieldwall.gateway import Settings as GatewaySettings
 from shieldwall.govern import PROFILES, CedarPolicy, load_policy
@@ -34,6 +34,14 @@ class DetectSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     rules: str = ""
     """A directory of rule files that are loaded beside the packaged ones."""
+    learned: str = "auto"
+    """The learned tiers: `auto` where the extra `ml` is installed, `on`, or `off`."""
+    encoder: str = ""
+    """A folder with an ONNX sequence classifier that is asked instead of the packaged encoder."""
+
+    def __post_init__(self) -> None:
+        if self.learned not in ("auto", "on", "off"):
+            raise ConfigError("learned is auto, on or off")
 
 
 class PolicySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -118,12 +126,24 @@ def make_guard(config: Config, surroundings: Surroundings, journal: Journal | No
     return Guard(detector=detector, policy=policy, surroundings=surroundings, journal=journal, share=share)
 
 
-def make_detector(config: Config) -> RuleDetector:
-    """The rules of a configuration, self-tested. Raises SelfTestFailed, RuleError."""
+def make_rules(config: Config) -> RuleDetector:
+    """The rules of a configuration. Raises RuleError."""
     rules = load_rules()
     if config.detect.rules:
         rules = [*rules, *load_rules(Path(config.detect.rules))]
-    detector = RuleDetector(rules)
+    return RuleDetector(rules)
+
+
+def make_detector(config: Config) -> RuleDetector | Cascade:
+    """The rules and learned tiers of a configuration, self-tested. Raises SelfTestFailed, RuleError, ConfigError."""
+    rules = make_rules(config)
+    detector: RuleDetector | Cascade = rules
+    if config.detect.learned != "off":
+        try:
+            detector = make_cascade(rules, Path(config.detect.encoder) if config.detect.encoder else None)
+        except MissingExtra:
+            if config.detect.learned == "on" or config.detect.encoder:
+                raise
     detector.self_test()
     return detector
 
@@ -136,7 +156,7 @@ def make_policy(config: Config) -> CedarPolicy:
 
 def surroundings(config: Config, subject_key: bytes) -> Surroundings:
     """The real clock and the real chance."""
-    return Surroundings(time.time_ns, time.perf_counter_ns, os.urandom, config.name, subject_key)
+    return Surroundings(time.time_ns, time.perf_counter_ns, os.urandom, config.name, subject_key, asyncio.to_thread)
 
 
 class DataDirectory:

@@ -40,6 +40,9 @@ class Finder:
         self.steps.append("detect")
         return list(self.findings)
 
+    def quick(self, event: Event) -> list[Finding] | None:
+        return self.judge(event)
+
     def stream(self, event: Event) -> Any:
         return ("stream of", event)
 

@@ -7,7 +7,7 @@ where it must be true; everyone else takes `inspect`, which waits.
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -15,7 +15,7 @@ import msgspec
 from shieldwall.core.entry import EntryType, seal_entry
 from shieldwall.core.event import Direction, Event, Segment, Surface, event_id, utc
 from shieldwall.core.ports import Detector, Journal, Policy, Recorded, Share, StreamJudge
-from shieldwall.core.verdict import Decision, Finding, Tier, Verdict, attack_score
+from shieldwall.core.verdict import Category, Decision, Finding, Findings, Tier, Verdict, attack_score
 
 __all__ = ["Guard", "Judgement", "Surroundings"]
 
@@ -25,6 +25,10 @@ _SUBJECTS = 65_536
 
 _MAX_FINDINGS = 256
 """Findings that a verdict names and the journal keeps; the decision is made on all of them."""
+
+
+_LATE = Finding(rule="shieldwall.degraded.deadline.1", category=Category.DEGRADED, score=0.0)
+"""What the policy is asked about where a deadline was missed. No finding: at another time the same text is in time."""
 
 
 class Surroundings(NamedTuple):
@@ -40,6 +44,8 @@ class Surroundings(NamedTuple):
     """Name of this node in the log."""
     subject_key: bytes = b""
     """Secret under which principals become pseudonyms in the log."""
+    aside: Callable[[Callable[[Event], list[Finding]], Event], Awaitable[list[Finding]]] | None = None
+    """Runs a function where it stops nobody else, such as in a thread; None to run it at once."""
 
 
 class Judgement(NamedTuple):
@@ -81,11 +87,39 @@ class Guard:
             Overloaded, JournalError: The verdict could not be recorded; then nothing may pass.
         """
         start = self._at.ticks()
-        findings = [*also, *self.find(event)]
-        return self.conclude(event, findings, content=content, judged_ns=self._at.ticks() - start)
+        found = self.find(event)
+        return self._judged(event, found, start, content, also)
+
+    async def ajudge(self, event: Event, *, content: bytes = b"", also: Sequence[Finding] = ()) -> Judgement:
+        """What `judge` does, for a loop: what takes long is done aside."""
+        start = self._at.ticks()
+        found = self._detector.quick(event)
+        if found is None:
+            aside = self._at.aside
+            found = self.find(event) if aside is None else await aside(self.find, event)
+        return self._judged(event, found, start, content, also)
+
+    def _judged(
+        self, event: Event, found: list[Finding], start: int, content: bytes, also: Sequence[Finding]
+    ) -> Judgement:
+        tiers: tuple[Tier, ...] = ()
+        complete = True
+        if isinstance(found, Findings):
+            tiers, complete = found.tiers, found.complete
+        judged_ns = self._at.ticks() - start
+        if also:
+            score = attack_score(found)
+            found = Findings([*also, *found], score=score)
+        decision = None
+        if not complete:
+            decision = self._policy.decide(event, [*found, _LATE])
+            decision = msgspec.structs.replace(decision, reason=decision.reason or Category.DEGRADED.value)
+        return self.conclude(
+            event, found, content=content, judged_ns=judged_ns, complete=complete, tiers=tiers, decision=decision
+        )
 
     def find(self, event: Event) -> list[Finding]:
-        """What the detector says, and nothing else: for callers that judge a large event in a thread of their own."""
+        """What the detector says, and nothing else."""
         return self._detector.judge(event)
 
     def stream(self, event: Event) -> StreamJudge:
@@ -104,6 +138,7 @@ class Guard:
         content: bytes = b"",
         judged_ns: int = 0,
         complete: bool = True,
+        tiers: tuple[Tier, ...] = (),
         decision: Decision | None = None,
     ) -> Judgement:
         """Decide on all findings of an event, record the verdict and offer it.
@@ -119,7 +154,7 @@ class Guard:
             findings=tuple(findings[:_MAX_FINDINGS]),
             policy=decision.policy,
             complete=complete,
-            tiers=(Tier("rules", judged_ns // 1_000),),
+            tiers=tiers or (Tier("rules", judged_ns // 1_000),),
         )
         recorded = self._record(event, verdict, content, decision.reason)
         if self._share is not None:
@@ -133,7 +168,7 @@ class Guard:
 
     async def ainspect(self, event: Event) -> Verdict:
         """Judge an event and return once the verdict is durable."""
-        verdict, recorded = self.judge(event, content=_content(event))
+        verdict, recorded = await self.ajudge(event, content=_content(event))
         return verdict if recorded is None else msgspec.structs.replace(verdict, entry=await recorded)
 
     def inspect_text(self, text: str, surface: Surface | str = Surface.PROMPT) -> Verdict:

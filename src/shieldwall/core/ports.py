@@ -41,6 +41,9 @@ class Detector(Protocol):
     def judge(self, event: Event) -> list[Finding]:
         """Findings of all segments, in order of segment, then of span."""
 
+    def quick(self, event: Event) -> list[Finding] | None:
+        """The same, for a caller that others wait for: None where it would take long, then `judge` is the way."""
+
     def stream(self, event: Event) -> StreamJudge:
         """Judge of one field that is still arriving; `event` holds one segment that says which, its text empty."""
 

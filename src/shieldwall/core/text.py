@@ -22,7 +22,7 @@ from typing import NamedTuple
 from shieldwall.core.decode import BASE64, HEX, SPACED_HEX, Lane, Part, Runs
 from shieldwall.core.escapes import CONTEXT_CHARS, LOOK_AHEAD, SPECIAL, Escapes
 from shieldwall.core.fold import DROPPED, LEET, fold
-from shieldwall.core.origins import Origins
+from shieldwall.core.origins import END, Origins
 
 __all__ = ["ENCODED", "LEET", "LOOKBACK", "MAX_DEPTH", "MAX_VIEWS", "MAX_VIEW_BYTES", "Piece", "Reader", "fold"]
 
@@ -96,7 +96,7 @@ class Reader:
 
     __slots__ = (
         "_children", "_depth", "_ended", "_escape_child", "_escapes", "_fresh", "_hex", "_is_armed", "_is_dead",
-        "_lane", "_number", "_opened", "_origins", "_parent", "_plain", "_quiet", "_recent", "_root", "_runs",
+        "_kept", "_lane", "_number", "_opened", "_origins", "_parent", "_plain", "_quiet", "_recent", "_root", "_runs",
         "_spaced", "_stale", "_steps", "_tail", "_taken", "_touched", "_views", "overflow",
     )  # fmt: skip
 
@@ -114,6 +114,7 @@ class Reader:
         self._ended = False
         # The rest is made when something needs it: most fields are plain, and a reader is made for each.
         self._is_armed = False
+        self._kept = END
         self.overflow = False
         """Whether encoded text was left unread because of a limit."""
 
@@ -192,13 +193,20 @@ class Reader:
 
         For view 0, and for escapes, the tight range. For a run, from its first character to the end of the piece that
         holds the last byte asked for: where a run ends is not known while it arrives, and a range must not depend on
-        that. Valid for the last `LOOKBACK` bytes of the view and for all the last call returned.
+        that. Valid for the last `LOOKBACK` bytes of the view, for all the last call returned, and for what `keep` says.
 
         Raises:
             IndexError: There is no such view.
         """
         self._arm()
         return self._views[view]._trace(start, end)
+
+    def keep(self, view: int, offset: int) -> None:
+        """Let `locate` be valid for a view from this folded byte on, until another is named; costs memory as it grows.
+
+        To be named before the way back is forgotten, at the latest `LOOKBACK` bytes later.
+        """
+        (self._views[view] if view else self)._kept = offset
 
     def source(self, offset: int) -> int:
         """Byte offset in view 0 to the byte offset in the original field where that code point starts."""
@@ -349,7 +357,7 @@ class Reader:
 
     def _prune(self) -> int:
         """Forget the way back beyond LOOKBACK; gives the place in the input from which it is still known."""
-        floor = max(0, self._origins.end - LOOKBACK)
+        floor = max(0, min(self._kept, self._origins.end - LOOKBACK))
         if self._escape_child is not None:
             low = self._escape_child._prune()
             self._escapes.prune(low)

@@ -11,7 +11,18 @@ import msgspec
 
 from shieldwall.core.event import Surface
 
-__all__ = ["Action", "Category", "Decision", "Finding", "PolicyRef", "Tier", "Verdict", "attack_score", "strictest"]
+__all__ = [
+    "Action",
+    "Category",
+    "Decision",
+    "Finding",
+    "Findings",
+    "PolicyRef",
+    "Tier",
+    "Verdict",
+    "attack_score",
+    "strictest",
+]
 
 
 class Action(enum.StrEnum):
@@ -89,12 +100,41 @@ class PolicyRef(msgspec.Struct, frozen=True):
     """SHA-256 of the whole policy set, hex."""
 
 
-class Tier(msgspec.Struct, frozen=True):
+class Tier(msgspec.Struct, frozen=True, omit_defaults=True):
     """What one tier of judging cost."""
 
     name: str
     us: int
     """Wall time, microseconds."""
+    stop: str = ""
+    """Why judging went no further: `clear` (nothing is in doubt) or `deadline`; empty where it went on."""
+
+
+class Findings(list[Finding]):
+    """Findings of a detector, with what it can say beyond them. A plain list says no more than itself."""
+
+    __slots__ = ("complete", "score", "tiers")
+
+    def __init__(
+        self,
+        found: Iterable[Finding] = (),
+        *,
+        score: float = 0.0,
+        tiers: tuple[Tier, ...] = (),
+        complete: bool = True,
+    ) -> None:
+        """Take what was found.
+
+        Args:
+            found: The findings.
+            score: Calibrated probability of attack where no finding says more.
+            tiers: What each tier cost.
+            complete: False when a deadline was missed.
+        """
+        super().__init__(found)
+        self.score = score
+        self.tiers = tiers
+        self.complete = complete
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,5 +164,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def attack_score(findings: Iterable[Finding]) -> float:
-    """The verdict's score: the highest of the findings that speak of an attack on the model."""
-    return max((finding.score for finding in findings if finding.category in _ATTACKS), default=0.0)
+    """The verdict's score: the highest of the findings that speak of an attack and of what the detector says beyond."""
+    least = findings.score if isinstance(findings, Findings) else 0.0
+    return max(
+        (finding.score for finding in findings if finding.category in _ATTACKS and finding.score > least), default=least
+    )

@@ -231,7 +231,8 @@ class FieldJudge:
         """Take each rule's hits by earliest end, all its forms competing."""
         for key, candidates in sorted(forms.items()):
             floor = view.floors.get(key, -1)
-            while True:
+            # What is no longer reported is no longer looked for: repeating an attack must not cost more than its bytes.
+            while key < 0 or view.places.get(key, 0) < PLACES_MAX:
                 nexts = [
                     _next(form, order, window, floor - view.base, view.base) for order, form in enumerate(candidates)
                 ]
@@ -247,8 +248,7 @@ class FieldJudge:
                     continue
                 view.floors[key] = floor = place.end
                 view.places[key] = view.places.get(key, 0) + 1
-                if view.places[key] <= PLACES_MAX:
-                    self._report(number, key, place, found, limits)
+                self._report(number, key, place, found, limits)
 
     def _report(self, number: int, rule: int, place: _Place, found: list[Finding], limits: list[int]) -> None:
         span = self._reader.locate(number, place.start, place.end)

@@ -20,7 +20,12 @@ from shieldwall.detect.program import DELEET, Program
 from shieldwall.detect.rule import Rule
 from shieldwall.detect.rulefile import load_rules
 
-__all__ = ["SELFTEST_TEXT", "RuleDetector"]
+__all__ = ["AT_ONCE", "SELFTEST_TEXT", "RuleDetector"]
+
+AT_ONCE = 256 << 10
+"""Characters that are judged while others wait: about three milliseconds."""
+_BEFORE = 512
+"""Characters that cost as much as to begin a segment does."""
 
 SELFTEST_TEXT = "SHIELDWALL-TEST-ATTACK-7f3a9c"
 """Harmless text that the rule `shieldwall.injection.selftest.1` finds on every surface: try the whole path with it."""
@@ -56,6 +61,12 @@ class RuleDetector:
         """See `Detector.judge`: findings in order of segment, then of span."""
         suspects = self._suspects(event.segments)
         return [finding for segment in suspects for finding in self._judge_segment(segment)]
+
+    def quick(self, event: Event) -> list[Finding] | None:
+        """See `Detector.quick`: what is small is judged at once."""
+        if sum(_BEFORE + len(segment.text) for segment in event.segments) > AT_ONCE:
+            return None
+        return self.judge(event)
 
     def stream(self, event: Event) -> FieldJudge:
         """See `Detector.stream`. The event's first segment says which field it is."""

@@ -8,7 +8,6 @@ record.
 
 import asyncio
 import hashlib
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -116,12 +115,7 @@ class Proxy:
             reply.close()
 
     async def _judge(self, event: Event, body: bytes, also: Sequence[Finding]) -> Judgement:
-        content = hashlib.sha256(body).digest()
-        if len(body) <= _AT_ONCE_BYTES:
-            return self._guard.judge(event, content=content, also=also)
-        start = time.perf_counter_ns()
-        findings = [*also, *await asyncio.to_thread(self._guard.find, event)]
-        return self._guard.conclude(event, findings, content=content, judged_ns=time.perf_counter_ns() - start)
+        return await self._guard.ajudge(event, content=hashlib.sha256(body).digest(), also=also)
 
     def _event(self, exchange: Exchange, ask: Ask) -> Event:
         key = exchange.key

@@ -15,6 +15,7 @@ from typing import TypeVar
 import msgspec
 
 from shieldwall.core.errors import ConfigError, Error, InvalidInput
+from shieldwall.lab import evade_commands, train_commands
 from shieldwall.lab.defences import make, names
 from shieldwall.lab.extras import missing
 from shieldwall.lab.league import entries, plain, show, spread
@@ -33,7 +34,9 @@ _EPILOG = f"""suites:
   (JSON lines or Parquet with columns text and label)
 
 defences:
-  {", ".join(names()):<24}  detectors of ours
+  {", ".join(names())}
+                            detectors of ours
+  fast:FILE, encoder:DIR    other weights of one of them
   python:module:function    a function from texts to scores
   worker:command …          a program that answers JSON lines
   inspect:URL               Shieldwall's POST /v1/inspect
@@ -57,6 +60,8 @@ def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     compare.set_defaults(run=_compare)
     _add_generate(below)
     _add_corpora(below)
+    train_commands.add(below)
+    evade_commands.add(below)
 
 
 def _add_generate(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which defences there are: names and specifications, as a person types them.
 
-rules                    a detector of ours, by name
+cascade                  all tiers of ours together, as a node runs them; `rules`, `fast` and `encoder` are one each
+encoder:DIR              another encoder: a folder with an ONNX sequence classifier
+fast:FILE                other weights of the fast tier
 python:module:function   a function that takes a list of texts (or one text) and gives scores, or true and false
 worker:command …         a program that answers JSON lines, in its own environment: see `worker`
 inspect:URL              Shieldwall's `POST /v1/inspect`
@@ -11,6 +13,7 @@ chat:URL#model           a chat endpoint, whose refusals count
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 from shieldwall.core.errors import ConfigError
 from shieldwall.core.event import Direction, Event, Segment, Surface
@@ -18,6 +21,7 @@ from shieldwall.core.ports import Detector
 from shieldwall.core.verdict import attack_score
 from shieldwall.lab.defence import Defence, Description, Item, Judged
 from shieldwall.lab.function import Function
+from shieldwall.lab.tiers import EncoderDefence, FastDefence
 
 __all__ = ["DetectorDefence", "builtin", "make", "names"]
 
@@ -59,7 +63,31 @@ def _rules() -> Defence:
     return DetectorDefence("rules", detector, detector.version)
 
 
-_BUILTIN: dict[str, Callable[[], Defence]] = {"rules": _rules}
+def _fast() -> Defence:
+    from shieldwall.detect import FastTier
+
+    return FastDefence(FastTier())
+
+
+def _encoder() -> Defence:
+    from shieldwall.detect import Encoder
+
+    return EncoderDefence(Encoder())
+
+
+def _cascade() -> Defence:
+    from shieldwall.detect import RuleDetector, make_cascade
+
+    detector = make_cascade(RuleDetector())
+    return DetectorDefence("cascade", detector, detector.version)
+
+
+_BUILTIN: dict[str, Callable[[], Defence]] = {
+    "rules": _rules,
+    "fast": _fast,
+    "encoder": _encoder,
+    "cascade": _cascade,
+}
 """Detectors of ours by name. A new tier adds its line here."""
 
 
@@ -73,7 +101,8 @@ def builtin(name: str) -> Defence:
     if name not in _BUILTIN:
         raise ConfigError(
             f"there is no defence {name}",
-            hint=f"one of {', '.join(_BUILTIN)}, python:module:function, worker:…, inspect:…, moderations:…, chat:…",
+            hint=f"one of {', '.join(_BUILTIN)}, fast:FILE, encoder:DIR, python:module:function, worker:…, inspect:…,"
+            " moderations:…, chat:…",
         )
     return _BUILTIN[name]()
 
@@ -88,6 +117,14 @@ def make(spec: str) -> Defence:
     if not colon:
         return builtin(spec)
     match kind:
+        case "fast":
+            from shieldwall.detect import FastTier
+
+            return FastDefence(FastTier(Path(rest)))
+        case "encoder":
+            from shieldwall.detect import Encoder
+
+            return EncoderDefence(Encoder(Path(rest)))
         case "python":
             return Function(rest)
         case "worker":

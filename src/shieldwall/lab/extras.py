@@ -9,7 +9,7 @@ from shieldwall.core.errors import MissingExtra
 __all__ = ["missing"]
 
 
-def missing(what: str, error: ImportError) -> MissingExtra:
-    """The error for something that could not be imported: `what` is what it was needed for."""
+def missing(what: str, error: ImportError, extra: str = "lab") -> MissingExtra:
+    """The error for something that could not be imported: `what` is what it was needed for, `extra` what brings it."""
     name = (error.name or "a library").partition(".")[0]
-    return MissingExtra(f"{what} needs {name}, which is not installed", hint="pip install 'shieldwall[lab]'")
+    return MissingExtra(f"{what} needs {name}, which is not installed", hint=f"pip install 'shieldwall[{extra}]'")

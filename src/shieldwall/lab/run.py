@@ -32,7 +32,10 @@ Progress = Callable[[str, int, int], None]
 _HOPELESS = 20
 """Texts from the start after which a defence that failed on each of them, and on a harmless one, is given up."""
 _REJECTED_SHOWN = 20
-_PACKAGES = ("shieldwall", "numpy", "pyarrow", "msgspec", "hyperscan", "google-re2", "numba", "onnxruntime")
+_PACKAGES = (
+    "shieldwall", "numpy", "pyarrow", "msgspec", "hyperscan", "google-re2", "numba", "onnxruntime", "tokenizers",
+    "onnx", "safetensors", "torch",
+)  # fmt: skip
 
 
 class Options(NamedTuple):

@@ -5,12 +5,22 @@ from collections.abc import Callable, Sequence
 
 from shieldwall.core.errors import ConfigError
 from shieldwall.lab.defence import Defence, Description, Item, Judged, read_judgement
+from shieldwall.lab.extras import missing
 from shieldwall.lab.function import find_function
 from shieldwall.lab.suite import Row
 
 __all__ = ["trainer", "trainers"]
 
-_TRAINERS: dict[str, Callable[[], Callable[[Sequence[Row]], Defence]]] = {}
+
+def _fast() -> Callable[[Sequence[Row]], Defence]:
+    try:
+        from shieldwall.lab.fast_trainer import train_fast
+    except ImportError as error:
+        raise missing("training", error, "train") from None
+    return train_fast
+
+
+_TRAINERS: dict[str, Callable[[], Callable[[Sequence[Row]], Defence]]] = {"fast": _fast}
 """Trainers of ours by name, each made when it is asked for. A new one adds its line here."""
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from shieldwall.node import load_config, make_detector, make_policy
+from shieldwall.node import load_config, make_policy, make_rules
 
 __all__ = ["add"]
 
@@ -24,7 +24,7 @@ def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Check a file; errors name the key and the nearest right one."""
     config = load_config(arguments.file)
-    rules = make_detector(config)
+    rules = make_rules(config)
     policy = make_policy(config)
     if arguments.json:
         print(msgspec.json.format(msgspec.json.encode(config), indent=2).decode())
