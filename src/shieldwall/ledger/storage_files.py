@@ -250,7 +250,12 @@ _IN_ITS_WAY = "a symbolic link is in its way"
 def _make(path: Path, mode: int) -> None:
     missing = [each for each in (path, *path.parents) if not each.is_dir()]
     for each in reversed(missing):
-        each.mkdir(mode=0o700)
+        try:
+            each.mkdir(mode=0o700)
+        except FileExistsError:
+            # Another process began at the same moment; what it made must be a directory.
+            if each.is_symlink() or not each.is_dir():
+                raise
         if each == path:
             each.chmod(mode)
         _sync(each.parent)
