@@ -10,12 +10,12 @@ chose the calibration and operating points, not the weights: the final judgement
 import argparse
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from bench import report
+from bench.detect.options import arguments
 from bench.detect.sketches import CORPORA
 from bench.gateway import stage
 from shieldwall.core.errors import Error
@@ -89,10 +89,7 @@ def run(_: argparse.Namespace) -> report.Report:
 
 def main(argv: list[str] | None = None) -> int:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.detect.quality", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--json", type=Path, help="also write the report here")
+    parser = arguments("quality", __doc__)
     return stage.conclude(run, parser.parse_args(argv))
 
 

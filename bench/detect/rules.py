@@ -9,10 +9,10 @@ on at least 20 groups. Figures have no target: they are the ground on which ever
 import argparse
 import sys
 from collections import defaultdict
-from pathlib import Path
 from typing import Final
 
 from bench import report
+from bench.detect.options import arguments
 from bench.detect.sketches import CORPORA
 from bench.gateway import stage
 from shieldwall.core.errors import Error
@@ -86,10 +86,7 @@ def run(_: argparse.Namespace) -> report.Report:
 
 def main(argv: list[str] | None = None) -> int:
     """Measure the rules and print what they find."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.detect.rules", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--json", type=Path, help="also write the report here")
+    parser = arguments("rules", __doc__)
     return stage.conclude(run, parser.parse_args(argv))
 
 

@@ -16,12 +16,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from bench import report
+from bench.detect.options import arguments
 from bench.detect.sketches import CORPORA
 from bench.gateway import stage
 from shieldwall.core.errors import Error
@@ -189,11 +189,8 @@ def _ready() -> tuple[float, float]:
 
 def main(argv: list[str] | None = None) -> int:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.detect.tiers", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = arguments("tiers", __doc__)
     parser.add_argument("--texts", type=int, default=_LONG_RUN, help="of the long run (default: 1,000,000)")
-    parser.add_argument("--json", type=Path, help="also write the report here")
     return stage.conclude(run, parser.parse_args(argv))
 
 

@@ -3,6 +3,7 @@
 
 from shieldwall.detect.canaries import CanarySet, load_common
 from shieldwall.detect.cascade import Cascade, make_cascade
+from shieldwall.detect.classes import CLASSES
 from shieldwall.detect.encoder import Encoder, EncoderHeader
 from shieldwall.detect.encoder_tokens import CLS, HIDDEN_SURFACE, PAD, SEP, WINDOW, surface_token
 from shieldwall.detect.fast import FastTier
@@ -19,6 +20,7 @@ from shieldwall.detect.rules import SELFTEST_TEXT, RuleDetector
 from shieldwall.detect.signatures import SignatureIndex
 
 __all__ = [
+    "CLASSES",
     "CLS",
     "HIDDEN_SURFACE",
     "PAD",

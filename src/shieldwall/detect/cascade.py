@@ -82,6 +82,7 @@ class Cascade:
         self._fast = fast
         self._encoder = encoder
         self._points = points
+        self._harm_floor = fast.harm_logit(points.harmful)
         self._budget_ns = int(budget_s * 1e9)
         # As many at a time as there are cores: more would only make each of them late.
         self._turns = threading.BoundedSemaphore(os.cpu_count() or 1)
@@ -130,7 +131,7 @@ class Cascade:
     def _look(self, event: Event) -> tuple[Findings, list[_Doubt]]:
         """Rules and the fast tier over all segments, and what they leave in doubt."""
         start = time.perf_counter_ns()
-        found = list(self._rules.judge(event))
+        found = self._rules.judge(event)
         ruled = time.perf_counter_ns()
         doubts: list[_Doubt] = []
         score = 0.0
@@ -172,10 +173,6 @@ class Cascade:
 
     def _floor(self, surface: Surface) -> float:
         return min(self._points.asks(surface), self._points.acts(surface))
-
-    @property
-    def _harm_floor(self) -> float:
-        return self._fast.harm_logit(self._points.harmful)
 
     def _alone(self, segment: Segment, window: Window) -> list[Finding]:
         """What the fast tier says of a window by itself."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgspec
 
 from shieldwall.core.errors import ConfigError, MissingExtra
+from shieldwall.detect.classes import CLASSES
 from shieldwall.detect.encoder_tokens import CLS, PAD, SEP, WINDOW, surface_token, window_starts
 from shieldwall.detect.odds import log_sum, sigmoid
 
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["CLASSES", "Encoder", "EncoderHeader", "Opinion"]
 
-CLASSES: Final = ("benign", "injection", "jailbreak", "extraction", "harmful")
-"""What a text is taken for; the first is none of the others."""
 _UNKNOWN_SHARE: Final = 0.2
 """Of the word pieces: above, the vocabulary does not know the language and the encoder says nothing."""
 _ODD: Final = "a \u16a0\u16a2 \ue000 \U0001f9ff zqxj"

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from shieldwall.core.errors import ConfigError
+from shieldwall.detect.classes import CLASSES
 from shieldwall.detect.encoder_tokens import surface_token
 from shieldwall.detect.fast_file import BLOCK, FastWeights, decode
 from shieldwall.detect.fast_words import Spans, Vocabulary, kernels
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["CLASSES", "Batch", "FastTier", "Judged"]
 
-CLASSES = ("benign", "injection", "jailbreak", "extraction", "harmful")
-"""What a window is taken for, in the order of the outputs."""
 _GREATEST = 120
 """Steps of the table that the largest weight of a filter gets: a sum of ten fits 16 bits many times over."""
 _GREATEST_BIAS = 31_500

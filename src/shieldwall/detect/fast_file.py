@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import msgspec
 
 from shieldwall.core.errors import ConfigError
+from shieldwall.detect.classes import CLASSES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,7 +27,6 @@ _HINT: Final = "use the file that came with the package, or one that `shieldwall
 _MAX_BYTES: Final = 64 << 20
 _MAX_ROWS: Final = 1 << 20
 _SURFACES: Final = 8
-_CLASSES: Final = 5
 _MAX_SIZE: Final = 1024
 """Of any other axis."""
 _GREATEST: Final = 1e4
@@ -145,7 +145,7 @@ def _fits(weights: FastWeights) -> bool:
         and hidden.shape == (2 * count, inner)
         and 1 <= inner <= _MAX_SIZE
         and surfaces.shape == (_SURFACES, inner)
-        and last.shape == (inner, _CLASSES)
-        and last_bias.shape == (_CLASSES,)
+        and last.shape == (inner, len(CLASSES))
+        and last_bias.shape == (len(CLASSES),)
         and span == SPAN
     )

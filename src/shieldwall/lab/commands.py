@@ -20,6 +20,7 @@ from shieldwall.lab.defences import make, names
 from shieldwall.lab.extras import missing
 from shieldwall.lab.league import entries, plain, show, spread
 from shieldwall.lab.result import Report, Result, Threshold, encode, load
+from shieldwall.lab.shell import at_least, number_in, progress, put, say_error
 from shieldwall.lab.suite import CORPORA, NAMED, Rejected, Suite
 from shieldwall.lab.trainers import trainer, trainers
 
@@ -71,7 +72,7 @@ def _add_generate(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         description="Write attacks and innocent texts made from phrases, as a suite of JSON lines; print how varied"
         " they are. The texts are hostile data: do not open them where a model reads along.",
     )
-    verb.add_argument("--count", metavar="N", type=_at_least(1), default=1000, help="how many (default: 1000)")
+    verb.add_argument("--count", metavar="N", type=at_least(1), default=1000, help="how many (default: 1000)")
     verb.add_argument("--seed", type=int, default=1, help="the same seed gives the same texts (default: 1)")
     verb.add_argument("--out", metavar="FILE", type=Path, help="where they go (default: nowhere, only measure)")
     verb.add_argument("--json", action="store_true", help="print an object instead of a table")
@@ -90,20 +91,20 @@ def _add_run(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     run.add_argument("--defence", metavar="DEFENCE", action="append", default=[], help="what to measure; may repeat")
     run.add_argument("--corpora", metavar="DIR", type=Path, help=f"where named suites lie (default: ${CORPORA})")
     run.add_argument("--seed", type=int, default=0, help="of draws and resampling (default: 0)")
+    run.add_argument("--resamples", metavar="N", type=at_least(1), default=1000, help="bootstrap draws (default: 1000)")
+    run.add_argument("--sample", metavar="N", type=at_least(1), help="draw at most N rows of each suite")
+    run.add_argument("--batch", metavar="N", type=at_least(1), default=1, help="texts per call (default: 1)")
     run.add_argument(
-        "--resamples", metavar="N", type=_at_least(1), default=1000, help="bootstrap draws (default: 1000)"
+        "--price", metavar="P", type=number_in(0, 1e6), default=0.04, help="of a core hour (default: 0.04)"
     )
-    run.add_argument("--sample", metavar="N", type=_at_least(1), help="draw at most N rows of each suite")
-    run.add_argument("--batch", metavar="N", type=_at_least(1), default=1, help="texts per call (default: 1)")
-    run.add_argument("--price", metavar="P", type=_number(0, 1e6), default=0.04, help="of a core hour (default: 0.04)")
     point = run.add_mutually_exclusive_group()
     point.add_argument(
-        "--threshold", metavar="T", type=_number(0, 1), help="use this threshold instead of choosing one"
+        "--threshold", metavar="T", type=number_in(0, 1), help="use this threshold instead of choosing one"
     )
     point.add_argument("--threshold-from", metavar="SUITE", help="choose it on this suite, apply it to the others")
-    run.add_argument("--min-auc", metavar="X", type=_number(0, 1), help="exit 1 where AUC is below")
-    run.add_argument("--min-recall", metavar="X", type=_number(0, 1), help="exit 1 where recall is below")
-    run.add_argument("--max-fpr", metavar="X", type=_number(0, 1), help="exit 1 where more benign texts are stopped")
+    run.add_argument("--min-auc", metavar="X", type=number_in(0, 1), help="exit 1 where AUC is below")
+    run.add_argument("--min-recall", metavar="X", type=number_in(0, 1), help="exit 1 where recall is below")
+    run.add_argument("--max-fpr", metavar="X", type=number_in(0, 1), help="exit 1 where more benign texts are stopped")
     run.add_argument("--out", metavar="FILE", type=Path, help="write the whole result there, for `compare`")
     known = ", ".join((*trainers(), "python:module:function"))
     run.add_argument(
@@ -111,7 +112,7 @@ def _add_run(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         metavar="TRAINER",
         help=f"instead of a defence: train, holding out whole sources in turn ({known})",
     )
-    run.add_argument("--folds", metavar="N", type=_at_least(2), default=8, help="of the rotation (default: 8)")
+    run.add_argument("--folds", metavar="N", type=at_least(2), default=8, help="of the rotation (default: 8)")
     _add_outputs(run)
     run.set_defaults(run=_run)
 
@@ -143,26 +144,6 @@ def _add_corpora(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     other.add_argument("--table", metavar="FILE", type=Path, help="own table of sources (TOML)")
     other.add_argument("--json", action="store_true", help="print an object")
     other.set_defaults(run=_build)
-
-
-def _at_least(least: int) -> Callable[[str], int]:
-    def whole(text: str) -> int:
-        value = int(text)
-        if value < least:
-            raise argparse.ArgumentTypeError(f"must be {least} or more")
-        return value
-
-    return whole
-
-
-def _number(low: float, high: float) -> Callable[[str], float]:
-    def number(text: str) -> float:
-        value = float(text)
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"must be from {low:g} to {high:g}")
-        return value
-
-    return number
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -213,14 +194,8 @@ def _those(asked: Sequence[str], find: Callable[[str], _T], lacking: list[str]) 
             found.append(find(each))
         except Error as error:
             lacking.append(str(error))
-            _say_error(error)
+            say_error(error)
     return found
-
-
-def _say_error(error: Error) -> None:
-    sys.stderr.write(f"shieldwall: error: {error}\n")
-    if error.hint:
-        sys.stderr.write(f"shieldwall: hint: {error.hint}\n")
 
 
 def _judge(report: Report, arguments: argparse.Namespace) -> int:
@@ -266,9 +241,9 @@ def _give(arguments: argparse.Namespace, reports: Sequence[Report]) -> None:
         _write(arguments.html, page(reports).encode())
     league = entries(reports)
     if arguments.json:
-        _print(msgspec.json.encode(league).decode())
+        put(msgspec.json.encode(league).decode())
     else:
-        _print(show(league))
+        put(show(league))
 
 
 def _rotate(arguments: argparse.Namespace) -> int:
@@ -299,12 +274,12 @@ def _rotate(arguments: argparse.Namespace) -> int:
     if arguments.out is not None:
         _write(arguments.out, msgspec.json.format(msgspec.json.encode(rotation), indent=1) + b"\n")
     if arguments.json:
-        _print(msgspec.json.encode(rotation).decode())
+        put(msgspec.json.encode(rotation).decode())
     else:
         for held in rotation.sources:
             note = "" if held.counts else "  (too few attacks, not in the mean)"
-            _print(f"{plain(held.source, _SOURCE_WIDTH):<{_SOURCE_WIDTH}} {held.attacks:>6}  {spread(held.auc)}{note}")
-        _print(f"{'mean AUC over sources held out':<{_SOURCE_WIDTH}} {rotation.mean.n:>6}  {spread(rotation.mean)}")
+            put(f"{plain(held.source, _SOURCE_WIDTH):<{_SOURCE_WIDTH}} {held.attacks:>6}  {spread(held.auc)}{note}")
+        put(f"{'mean AUC over sources held out':<{_SOURCE_WIDTH}} {rotation.mean.n:>6}  {spread(rotation.mean)}")
     if arguments.min_auc is not None and (rotation.mean.value is None or rotation.mean.value < arguments.min_auc):
         sys.stderr.write(f"shieldwall: missed: mean AUC, expected at least {arguments.min_auc:g}\n")
         return _MISSED
@@ -322,9 +297,9 @@ def _check(arguments: argparse.Namespace) -> int:
 
     found = check(arguments.directory)
     if arguments.json:
-        _print(msgspec.json.encode(found).decode())
+        put(msgspec.json.encode(found).decode())
     else:
-        _print(describe(found))
+        put(describe(found))
     if not found.is_sound:
         return _MISSED
     return _UNKNOWN if found.missing else _CLEAN
@@ -339,11 +314,11 @@ def _generate(arguments: argparse.Namespace) -> int:
         write(samples, arguments.out)
     found = diversity(samples)
     if arguments.json:
-        _print(msgspec.json.encode({label: each._asdict() for label, each in found.items()}).decode())
+        put(msgspec.json.encode({label: each._asdict() for label, each in found.items()}).decode())
         return _CLEAN
-    _print(f"{'label':<11}{'texts':>8}{'families':>10}{'languages':>11}{'words':>11}{'pairs':>8}{'fours':>8}{'top':>8}")
+    put(f"{'label':<11}{'texts':>8}{'families':>10}{'languages':>11}{'words':>11}{'pairs':>8}{'fours':>8}{'top':>8}")
     for label, each in found.items():
-        _print(
+        put(
             f"{label:<11}{each.texts:>8,}{each.families:>10}{each.languages:>11}{each.words:>11,}"
             f"{each.distinct_pairs:>8.2f}{each.distinct_fours:>8.2f}{each.commonest:>8.2%}"
         )
@@ -360,16 +335,12 @@ def _build(arguments: argparse.Namespace) -> int:
     finally:
         bar.clear()
     if arguments.json:
-        _print(msgspec.json.encode(built).decode())
+        put(msgspec.json.encode(built).decode())
     else:
         for name, rows in built.files.items():
-            _print(f"{name}: {rows:,} rows")
-        _print(f"{built.duplicates:,} duplicates left out")
+            put(f"{name}: {rows:,} rows")
+        put(f"{built.duplicates:,} duplicates left out")
     return _CLEAN
-
-
-def _print(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -397,11 +368,7 @@ class _Bar:
         self.words(f"{plain(label, 60)}: {done:,} texts{speed}{f', {failed:,} not judged' if failed else ''}")
 
     def words(self, words: str) -> None:
-        if self._is_shown:
-            sys.stderr.write(f"\r\x1b[2K{words}")
-            sys.stderr.flush()
+        progress(words)
 
     def clear(self) -> None:
-        if self._is_shown:
-            sys.stderr.write("\r\x1b[2K")
-            sys.stderr.flush()
+        progress("")

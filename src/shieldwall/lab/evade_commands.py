@@ -21,6 +21,7 @@ from shieldwall.lab.estimate import Estimate
 from shieldwall.lab.extras import missing
 from shieldwall.lab.league import number, plain, spread
 from shieldwall.lab.result import Threshold
+from shieldwall.lab.shell import at_least, number_in, progress, put
 from shieldwall.lab.suite import ATTACKS, CORPORA, Label, Rejected, Row, Suite, digest_of
 
 if TYPE_CHECKING:
@@ -54,19 +55,17 @@ def _add_evade(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         "--defence", metavar="DEFENCE", action="append", default=[], help="who has to hold, as for `run`; may repeat"
     )
     verb.add_argument(
-        "--budget", metavar="N", type=_at_least(1), default=100, help="queries for one attack (default: 100)"
+        "--budget", metavar="N", type=at_least(1), default=100, help="queries for one attack (default: 100)"
     )
     verb.add_argument("--search", choices=("guided", "random"), default="guided", help="default: guided by the score")
     verb.add_argument(
         "--move", metavar="MOVE", action="append", default=[], help="only this move, or this kind; may repeat"
     )
-    verb.add_argument("--most", metavar="N", type=_at_least(1), default=4, help="moves of a variant (default: 4)")
-    verb.add_argument(
-        "--batch", metavar="N", type=_at_least(1), default=64, help="texts per call at most (default: 64)"
-    )
+    verb.add_argument("--most", metavar="N", type=at_least(1), default=4, help="moves of a variant (default: 4)")
+    verb.add_argument("--batch", metavar="N", type=at_least(1), default=64, help="texts per call at most (default: 64)")
     point = verb.add_mutually_exclusive_group()
     point.add_argument(
-        "--threshold", metavar="T", type=_share, help="a text passes below it (default: own decision, or 0.5)"
+        "--threshold", metavar="T", type=number_in(0, 1), help="a text passes below it (default: own decision, or 0.5)"
     )
     point.add_argument(
         "--threshold-from", metavar="SUITE", help="choose the threshold on the benign rows of this suite"
@@ -74,7 +73,7 @@ def _add_evade(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     verb.add_argument(
         "--threshold-fpr",
         metavar="X",
-        type=_share,
+        type=number_in(0, 1),
         help="false positives it may have there (default: 0.01)",
     )
     verb.add_argument(
@@ -96,33 +95,16 @@ def _add_herd(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     verb.add_argument(
         "--source", metavar="SOURCE", action="append", default=[], help="only attacks of this source; may repeat"
     )
-    verb.add_argument("--splits", metavar="N", type=_at_least(1), default=5, help="how often to part them (default: 5)")
+    verb.add_argument("--splits", metavar="N", type=at_least(1), default=5, help="how often to part them (default: 5)")
     _add_common(verb, "attacks, and N benign rows,")
     verb.set_defaults(run=_herd)
 
 
 def _add_common(verb: argparse.ArgumentParser, what: str) -> None:
     verb.add_argument("--corpora", metavar="DIR", type=Path, help=f"where named suites lie (default: ${CORPORA})")
-    verb.add_argument("--sample", metavar="N", type=_at_least(1), help=f"draw at most N {what} by the seed")
+    verb.add_argument("--sample", metavar="N", type=at_least(1), help=f"draw at most N {what} by the seed")
     verb.add_argument("--seed", type=int, default=0, help="the same seed gives the same figures (default: 0)")
     verb.add_argument("--json", action="store_true", help="print an object instead of a table")
-
-
-def _at_least(least: int) -> Callable[[str], int]:
-    def whole(text: str) -> int:
-        value = int(text)
-        if value < least:
-            raise argparse.ArgumentTypeError(f"must be {least} or more")
-        return value
-
-    return whole
-
-
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError("must be from 0 to 1")
-    return value
 
 
 def _evade(arguments: argparse.Namespace) -> int:
@@ -149,19 +131,21 @@ def _evade(arguments: argparse.Namespace) -> int:
             result, passed = _attack(spec, rows, (suite.name, digest), moves, arguments)
         except Error as error:
             lacking.append(f"{spec} on {suite.name}: {error}")
-            _say(f"shieldwall: error: {error}\n" + (f"shieldwall: hint: {error.hint}\n" if error.hint else ""))
+            sys.stderr.write(
+                f"shieldwall: error: {error}\n" + (f"shieldwall: hint: {error.hint}\n" if error.hint else "")
+            )
             continue
         finally:
-            _say_progress("")
+            progress("")
         results.append(result)
         found += [(spec, each) for each in passed]
     if arguments.out is not None:
         _write(arguments.out, found)
     if arguments.json:
         report = Evasions(versions=versions(), rejected=len(rejected), results=results, missing=lacking)
-        _print(msgspec.json.encode(report).decode())
+        put(msgspec.json.encode(report).decode())
     else:
-        _print("\n\n".join(map(_evasion_table, results)))
+        put("\n\n".join(map(_evasion_table, results)))
     failed = any(result.labels["all"].failed for result in results)
     return _UNKNOWN if lacking or rejected or failed or not results else _CLEAN
 
@@ -189,7 +173,7 @@ def _attack(
             options,
             suite=origin[0],
             digest=origin[1],
-            progress=lambda done, gone: _say_progress(f"{plain(spec, 40)}: {done:,} of {len(rows):,}, {gone:,} evaded"),
+            progress=lambda done, gone: progress(f"{plain(spec, 40)}: {done:,} of {len(rows):,}, {gone:,} evaded"),
         )
     finally:
         defence.close()
@@ -211,7 +195,7 @@ def _threshold(defence: "Defence", arguments: argparse.Namespace) -> Threshold |
         defence,
         _read(suite, []),
         arguments.batch,
-        lambda done, _: _say_progress(f"threshold of {plain(defence.name, 40)}: {done:,} rows"),
+        lambda done, _: progress(f"threshold of {plain(defence.name, 40)}: {done:,} rows"),
     )
     benign = np.array([label is Label.BENIGN for label in sheet.labels], bool)
     if not benign.any():
@@ -244,10 +228,10 @@ def _herd(arguments: argparse.Namespace) -> int:
             splits=arguments.splits,
             seed=arguments.seed,
             only=arguments.source,
-            progress=lambda words, done: _say_progress(f"{words}: {done:,}"),
+            progress=lambda words, done: progress(f"{words}: {done:,}"),
         )
     finally:
-        _say_progress("")
+        progress("")
     found = msgspec.structs.replace(
         found,
         suite=suite.name,
@@ -255,7 +239,7 @@ def _herd(arguments: argparse.Namespace) -> int:
         benign_suite=other.name,
         benign_digest=digest_of(other.digests()),
     )
-    _print(msgspec.json.encode(found).decode() if arguments.json else _herd_table(found))
+    put(msgspec.json.encode(found).decode() if arguments.json else _herd_table(found))
     return _UNKNOWN if rejected else _CLEAN
 
 
@@ -358,18 +342,3 @@ def _write(path: Path, found: "Sequence[tuple[str, Evaded]]") -> None:
                 file.write(msgspec.json.encode(line) + b"\n")
     except OSError as error:
         raise InvalidInput(f"{path} cannot be written: {error.strerror}") from None
-
-
-def _print(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-
-
-def _say(words: str) -> None:
-    sys.stderr.write(words)
-
-
-def _say_progress(words: str) -> None:
-    """One line on a terminal; nothing where standard error is none."""
-    if sys.stderr.isatty():
-        sys.stderr.write(f"\r\x1b[2K{words}")
-        sys.stderr.flush()

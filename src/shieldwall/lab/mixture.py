@@ -21,13 +21,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import resources
 from typing import NamedTuple
 
+from shieldwall.detect import CLASSES
 from shieldwall.lab.disguise import disguise
 from shieldwall.lab.grammar import Family, Grammar
 
 __all__ = ["CLASSES", "Sample", "disguised", "joined", "load_phrases", "made", "public"]
-
-CLASSES = ("benign", "injection", "jailbreak", "extraction", "harmful")
-"""What a text is taken for; the first is none of the others. Their order is the order of a classifier's outputs."""
 
 _DROPPED = ("microsoft/BIPIA",)
 """Its attack sentences are ordinary tasks: only their place makes them attacks, and what is learnt is the carrier."""
